@@ -1,0 +1,15 @@
+//! The words of Pipeyard as types: ids, names, times, the compiled plan and the pure state machines.
+//!
+//! Everything here is data and arithmetic. There is no I/O, no async, no randomness that is not
+//! passed in, and no clock but [`Clock`]: every transition takes `now` as an argument.
+
+pub mod id;
+pub mod name;
+pub mod plan;
+pub mod status;
+pub mod time;
+
+pub use id::*;
+pub use name::{BadName, EnvironmentName, NodeName, RepoName, SecretName, ServiceName};
+pub use status::{Conclusion, Status};
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};
