@@ -4,6 +4,7 @@
 //! passed in, and no clock but [`Clock`]: every transition takes `now` as an argument.
 
 pub mod id;
+pub mod log;
 pub mod name;
 pub mod plan;
 pub mod status;
