@@ -1,1 +1,3 @@
-//! (to be written)
+//! The store on SQLite: the embedded default. Checked SQL and nothing else.
+
+pub mod writer;

@@ -1,1 +1,62 @@
-//! (to be written)
+//! What Pipeyard remembers, as traits whose verbs are use cases, one trait by aggregate.
+//!
+//! Contract of every verb: it is one transaction; when it returns `Ok` its effect is durable; when
+//! it returns `Err` it had none, but for [`StoreError::Unknown`], after which the caller must look.
+//! Verbs that people or runners may repeat are idempotent and say so. State changes go through the
+//! pure machines of `pipeyard_model`, inside the transaction, and append to the events of the run.
+//!
+//! There is no SQL here and no row type: each database has a crate of its own, and both pass the
+//! suite in [`conformance`].
+
+pub mod accounts;
+pub mod artifacts;
+pub mod conformance;
+pub mod deployments;
+pub mod error;
+pub mod events;
+pub mod intake;
+pub mod outbox;
+pub mod queue;
+pub mod repos;
+pub mod runners;
+pub mod runs;
+pub mod secrets;
+
+pub use error::{StoreError, StoreResult};
+
+/// Everything at once, for the composition root and the server's state.
+pub trait Store:
+    accounts::Accounts
+    + artifacts::Artifacts
+    + deployments::Deployments
+    + events::Events
+    + intake::Intake
+    + outbox::Outbox
+    + queue::Queue
+    + repos::Repos
+    + runners::Runners
+    + runs::Runs
+    + secrets::Secrets
+    + std::fmt::Debug
+    + Send
+    + Sync
+{
+}
+
+impl<T> Store for T where
+    T: accounts::Accounts
+        + artifacts::Artifacts
+        + deployments::Deployments
+        + events::Events
+        + intake::Intake
+        + outbox::Outbox
+        + queue::Queue
+        + repos::Repos
+        + runners::Runners
+        + runs::Runs
+        + secrets::Secrets
+        + std::fmt::Debug
+        + Send
+        + Sync
+{
+}

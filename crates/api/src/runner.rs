@@ -1,0 +1,196 @@
+//! The runner protocol: outbound HTTPS from the runner, JSON, long polls, every write fenced by
+//! (job, epoch). Authentication is `Authorization: Bearer <runner key>`, but for the registration.
+//!
+//! | call | path |
+//! |---|---|
+//! | register | `POST /api/runner/register` |
+//! | claim | `POST /api/runner/claim` (long poll) |
+//! | heartbeat | `POST /api/runner/heartbeat` (long poll, answers early with a cancel) |
+//! | log | `POST /api/runner/jobs/{job}/{epoch}/log?offset=N`, the bytes as the body, `x-crc32` in hex |
+//! | steps | `POST /api/runner/jobs/{job}/{epoch}/steps` |
+//! | artifact | `PUT /api/runner/jobs/{job}/{epoch}/artifacts?path=P`, the bytes as the body, `x-sha256` in hex |
+//! | finish | `POST /api/runner/jobs/{job}/{epoch}/finish` |
+//! | checkout | `GET/POST /git/{repo id}/...`, Git's smart HTTP, Basic `attempt:<checkout token>` |
+//!
+//! A write whose epoch is not the job's present one gets 409 with code `stale_epoch`: the runner
+//! ends the attempt and drops its journal. A log write at a wrong offset gets 409 with code
+//! `wrong_offset` and the right one in [`LogAck`]; a repeated write is acknowledged again.
+
+use std::collections::BTreeMap;
+
+use pipeyard_model::{
+    Conclusion, Epoch, InstallationId, JobId, NodeName, RequestId, RunId, RunnerId, SecretName, Timestamp,
+    plan::JobSpec,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Raised when a runner and a server of different versions can't work together.
+pub const PROTOCOL: u32 = 1;
+/// The longest wait that a long poll may ask for, in seconds.
+pub const MAX_WAIT_SECONDS: u32 = 50;
+
+/// Registers a runner by a token that an administrator made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RegisterRequest {
+    /// The registration token.
+    pub token: String,
+    /// Shown to people; need not be unique.
+    pub name: String,
+    /// Labels that jobs can ask for.
+    pub labels: Vec<String>,
+    /// [`PROTOCOL`] of the runner.
+    pub protocol: u32,
+    /// The runner's version, shown to people.
+    pub version: String,
+}
+
+/// The runner's identity from now on; it stores this.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RegisterReply {
+    /// Its id.
+    pub runner: RunnerId,
+    /// Its key; the server keeps only a hash.
+    pub key: String,
+    /// Labels everything that it makes in Docker.
+    pub installation: InstallationId,
+}
+
+/// Asks for jobs.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ClaimRequest {
+    /// Repeated unchanged when the reply was lost; the server then replays it.
+    pub request: RequestId,
+    /// How many jobs may be given, 1 to 64.
+    pub free_slots: u32,
+    /// How long the server may wait for one, at most [`MAX_WAIT_SECONDS`].
+    pub wait_seconds: u32,
+}
+
+/// Zero or more jobs; they are leased to this runner from now on.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ClaimReply {
+    /// The jobs.
+    pub jobs: Vec<ClaimedJob>,
+}
+
+/// One attempt to execute.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ClaimedJob {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub epoch: Epoch,
+    /// Its run, for labels and links.
+    pub run: RunId,
+    /// Its name in the pipeline.
+    pub name: NodeName,
+    /// What to run.
+    pub spec: JobSpec,
+    /// The commit to check out and where from.
+    pub checkout: Checkout,
+    /// Variables that Pipeyard adds: `CI`, `PIPEYARD_RUN`, `PIPEYARD_COMMIT`, ...
+    pub env: BTreeMap<String, String>,
+    /// Values of the secrets that the job asks for. Only in this reply.
+    pub secrets: BTreeMap<SecretName, String>,
+    /// The lease runs out so many seconds after the claim or the last heartbeat.
+    pub lease_seconds: u32,
+}
+
+/// Where the workspace comes from.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Checkout {
+    /// Path on the server, `/git/{repo id}`.
+    pub path: String,
+    /// Full SHA of the commit.
+    pub sha: String,
+    /// Password for this attempt only; dies with the lease.
+    pub token: String,
+}
+
+/// Renews the leases of everything that the runner is working on.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HeartbeatRequest {
+    /// The attempts in work.
+    pub attempts: Vec<AttemptRef>,
+    /// How long the server may wait for news, at most 20 seconds.
+    pub wait_seconds: u32,
+}
+
+/// One attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptRef {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub epoch: Epoch,
+}
+
+/// News about the attempts.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HeartbeatReply {
+    /// End these and finish them as cancelled.
+    pub cancel: Vec<AttemptRef>,
+    /// These belong to somebody else or are over: end them and drop their journal.
+    pub stale: Vec<AttemptRef>,
+    /// The leases hold for so many seconds from now.
+    pub lease_seconds: u32,
+}
+
+/// How much of the log is durable.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogAck {
+    /// The offset of the next byte that the server wants.
+    pub offset: u64,
+}
+
+/// Progress of steps; a later report for a step replaces the earlier one.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StepsRequest {
+    /// The steps that changed.
+    pub steps: Vec<StepReport>,
+}
+
+/// One step's progress.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepReport {
+    /// From 1, in the order of the spec.
+    pub step: u16,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Its end, if it ended.
+    pub finished: Option<StepEnd>,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepEnd {
+    /// When.
+    pub at: Timestamp,
+    /// How.
+    pub conclusion: Conclusion,
+    /// Its exit code, if it exited.
+    pub exit_code: Option<i32>,
+}
+
+/// Ends an attempt. Idempotent: a repeat for an attempt that ended the same way is acknowledged.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct FinishRequest {
+    /// How it ended.
+    pub conclusion: Conclusion,
+    /// Why, unless it is a success.
+    pub reason: Option<ReasonView>,
+    /// Length of the whole log; the server refuses the finish while it has less (`log_incomplete`).
+    pub log_bytes: u64,
+    /// When the attempt ended by the runner's clock.
+    pub finished_at: Timestamp,
+}
+
+/// A stable code with a sentence for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReasonView {
+    /// `image_not_found`, `runner_lost`, `step_failed`, ...
+    pub code: String,
+    /// What, where, why and the fix.
+    pub message: String,
+}

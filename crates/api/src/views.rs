@@ -1,0 +1,405 @@
+//! What people see of runs, jobs and logs. The same JSON feeds the web UI and `pipectl`.
+//!
+//! | call | answer |
+//! |---|---|
+//! | `GET /api/runs?repo=&branch=&status=&conclusion=&limit=&before=` | [`Page`] of [`RunView`], newest first |
+//! | `GET /api/runs/{run}` (`latest` is allowed) | [`RunDetail`] |
+//! | `POST /api/runs` [`StartRun`] | [`RunView`] |
+//! | `POST /api/runs/{run}/cancel`, `/approve`, `/rerun` [`Rerun`] | [`RunView`] |
+//! | `GET /api/runs/{run}/jobs/{name}/log?attempt=&from=&count=` | [`LogPage`] |
+//! | `GET /api/runs/{run}/jobs/{name}/log/raw?attempt=` | text, `Range` allowed |
+//! | `GET /api/runs/{run}/jobs/{name}/log/search?q=&attempt=` | [`LogMatches`] |
+//! | `GET /api/runs/{run}/jobs/{name}/log/follow?attempt=&from=` | SSE; `id` is the last line's number, data is an array of [`LogLine`]; `event: end` when the attempt is over |
+//! | `GET /api/events?run=` | SSE of [`EventView`]; `id` is its sequence number; resumes from `Last-Event-ID` |
+//! | `GET /api/runs/{run}/artifacts` | array of [`ArtifactView`] |
+//! | `GET /api/artifacts/{id}` | the bytes |
+//! | `GET/POST /api/repos`, `DELETE /api/repos/{name}` | [`RepoView`], [`AddRepo`] |
+//! | `GET /api/runners`, `POST /api/runners/tokens`, `DELETE /api/runners/{id}` | [`RunnerView`], [`RegistrationToken`] |
+//! | `GET /api/secrets`, `PUT /api/secrets/{name}` [`SetSecret`], `DELETE` | [`SecretView`] |
+//! | `POST /api/login` [`Login`], `POST /api/logout`, `GET /api/me` | [`Me`] |
+
+use pipeyard_model::{
+    ArtifactId, Conclusion, Epoch, HookId, JobId, NodeName, RepoId, RepoName, RunId, RunnerId, SecretName, Status,
+    Timestamp, UserId, log::Stream,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use crate::runner::ReasonView;
+
+/// One page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Pass it as `before` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// What started a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A push to a branch.
+    Push,
+    /// A pull request was opened or got commits.
+    PullRequest,
+    /// A person, by UI or CLI.
+    Manual,
+}
+
+/// One run in a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RunView {
+    /// `run` for every run, so that saved JSON tells what it is.
+    pub kind: String,
+    /// The number that people use.
+    pub id: RunId,
+    /// The repository's name.
+    pub repo: RepoName,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// What started it.
+    pub event: Event,
+    /// Branch, without `refs/heads/`; the target branch of a pull request.
+    pub branch: String,
+    /// Number of the pull request.
+    pub pull_request: Option<u64>,
+    /// Full SHA.
+    pub commit: String,
+    /// First line of the commit message.
+    pub title: String,
+    /// Author's name.
+    pub author: String,
+    /// Where it stands.
+    pub status: Status,
+    /// How it ended, once finished.
+    pub conclusion: Option<Conclusion>,
+    /// Why it waits or failed: a held fork, a pipeline that doesn't compile, no runner with a label.
+    pub reason: Option<ReasonView>,
+    /// A person must approve it before its jobs are offered (a fork's pull request).
+    pub held: bool,
+    /// When the push was received.
+    pub created_at: Timestamp,
+    /// When its first job began.
+    pub started_at: Option<Timestamp>,
+    /// When its last job ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// One run with its jobs.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RunDetail {
+    /// The run.
+    #[serde(flatten)]
+    pub run: RunView,
+    /// Jobs and deploys in the order of the file.
+    pub jobs: Vec<JobView>,
+    /// The pipeline file's errors and warnings, rendered with line and caret.
+    pub diagnostics: Vec<DiagnosticView>,
+}
+
+/// A finding in the pipeline file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiagnosticView {
+    /// `P204`.
+    pub code: String,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// File in the repository.
+    pub path: String,
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// One sentence.
+    pub message: String,
+    /// The whole finding as text: source line, caret, allowed keys, suggestion.
+    pub rendered: String,
+}
+
+/// A job or a deploy of a run.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct JobView {
+    /// Its id.
+    pub id: JobId,
+    /// Its name in the pipeline.
+    pub name: NodeName,
+    /// `job` or `deploy`.
+    pub node: String,
+    /// What must have succeeded before.
+    pub needs: Vec<NodeName>,
+    /// Where it stands.
+    pub status: Status,
+    /// How it ended.
+    pub conclusion: Option<Conclusion>,
+    /// Why it waits, failed or was skipped; a queued job always has one.
+    pub reason: Option<ReasonView>,
+    /// The present or last attempt, from 1; 0 before the first.
+    pub epoch: Epoch,
+    /// When the present attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When the job ended.
+    pub finished_at: Option<Timestamp>,
+    /// Steps of the present attempt.
+    pub steps: Vec<StepView>,
+    /// Attempts, oldest first.
+    pub attempts: Vec<AttemptView>,
+    /// The deployment that a deploy started.
+    pub deployment: Option<i64>,
+}
+
+/// One attempt of a job.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AttemptView {
+    /// From 1.
+    pub epoch: Epoch,
+    /// The runner's name.
+    pub runner: String,
+    /// When it was claimed.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How it ended.
+    pub conclusion: Option<Conclusion>,
+    /// Why.
+    pub reason: Option<ReasonView>,
+    /// Bytes of its log so far.
+    pub log_bytes: u64,
+}
+
+/// One step of an attempt.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StepView {
+    /// From 1.
+    pub step: u16,
+    /// Its name or its command's first line.
+    pub name: String,
+    /// Where it stands.
+    pub status: Status,
+    /// How it ended.
+    pub conclusion: Option<Conclusion>,
+    /// Its exit code.
+    pub exit_code: Option<i32>,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Its first line in the log, once it has one.
+    pub first_line: Option<u64>,
+}
+
+/// One line of a log. Its number never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// From 1.
+    pub n: u64,
+    /// When it began.
+    pub at: Timestamp,
+    /// The step from 1, or 0 for the job as a whole.
+    pub step: u16,
+    /// Who wrote it.
+    pub stream: Stream,
+    /// The text; bytes that aren't UTF-8 are replaced. May hold escape codes, never markup.
+    pub text: String,
+    /// A line over 64 KiB: it goes on in the next one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goes_on: bool,
+}
+
+/// A window of a log.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogPage {
+    /// Which attempt.
+    pub attempt: Epoch,
+    /// Lines `from` to `from + count - 1`, as far as there are any.
+    pub lines: Vec<LogLine>,
+    /// How many lines the log has now.
+    pub total: u64,
+    /// No line will be added.
+    pub complete: bool,
+}
+
+/// Where a text occurs in a log.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogMatches {
+    /// Numbers of the lines, ascending; at most 10,000 of them.
+    pub lines: Vec<u64>,
+    /// How many lines match in all; exact.
+    pub total: u64,
+}
+
+/// Something happened; the reader fetches what changed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EventView {
+    /// Always increasing over the installation.
+    pub seq: i64,
+    /// When.
+    pub at: Timestamp,
+    /// `run.created`, `run.changed`, `job.changed`, `deployment.changed`, `runner.changed`, ...
+    pub kind: String,
+    /// The run it belongs to.
+    pub run: Option<RunId>,
+    /// The job's name.
+    pub job: Option<NodeName>,
+    /// The deployment it belongs to.
+    pub deployment: Option<i64>,
+}
+
+/// Starts a run by hand.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StartRun {
+    /// The repository.
+    pub repo: RepoName,
+    /// Branch or full SHA; the default branch if absent.
+    #[serde(default)]
+    pub reference: Option<String>,
+}
+
+/// Runs a run again, on the same commit.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Rerun {
+    /// Only what didn't succeed and what needs it; passed jobs keep their outputs.
+    #[serde(default)]
+    pub failed: bool,
+}
+
+/// A kept output of a job.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ArtifactView {
+    /// Its id.
+    pub id: ArtifactId,
+    /// The run.
+    pub run: RunId,
+    /// The job that kept it.
+    pub job: NodeName,
+    /// Path in the workspace.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Of its bytes, in hex.
+    pub sha256: String,
+    /// When it was kept.
+    pub created_at: Timestamp,
+}
+
+/// A repository.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RepoView {
+    /// Its id.
+    pub id: RepoId,
+    /// Its name.
+    pub name: RepoName,
+    /// `git` or `github`.
+    pub forge: String,
+    /// Where it is fetched from, without credentials.
+    pub url: String,
+    /// Its default branch.
+    pub default_branch: String,
+    /// Address of its webhook, `/hooks/{forge}/{hook id}`.
+    pub hook_path: String,
+    /// Its hook.
+    pub hook: HookId,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// The last problem with it (can't fetch, ...), cleared by the next success.
+    pub problem: Option<ReasonView>,
+}
+
+/// Adds a repository.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AddRepo {
+    /// Its name; from the URL's last part if absent.
+    #[serde(default)]
+    pub name: Option<RepoName>,
+    /// Path on the server or URL.
+    pub url: String,
+    /// `git` or `github`; `github` if the URL's host says so.
+    #[serde(default)]
+    pub forge: Option<String>,
+    /// Found out from HEAD if absent.
+    #[serde(default)]
+    pub default_branch: Option<String>,
+}
+
+/// A repository that was just added, with what is shown only once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AddedRepo {
+    /// The repository.
+    pub repo: RepoView,
+    /// The webhook's secret. Not shown again.
+    pub hook_secret: String,
+}
+
+/// A runner.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RunnerView {
+    /// Its id.
+    pub id: RunnerId,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// `online`, `offline`.
+    pub state: String,
+    /// Its version.
+    pub version: String,
+    /// When it last spoke.
+    pub seen_at: Option<Timestamp>,
+    /// What it works on: `run 81 / test`.
+    pub jobs: Vec<String>,
+}
+
+/// Registers one or more runners; shown once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RegistrationToken {
+    /// The token.
+    pub token: String,
+    /// It is refused after this.
+    pub expires_at: Timestamp,
+}
+
+/// A secret without its value.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SecretView {
+    /// Its name.
+    pub name: SecretName,
+    /// The repository that may use it; absent for every repository.
+    pub repo: Option<RepoName>,
+    /// When its value was set.
+    pub updated_at: Timestamp,
+    /// When a job last received it.
+    pub used_at: Option<Timestamp>,
+}
+
+/// Sets a secret. Query: `repo=NAME` to limit it to one repository.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SetSecret {
+    /// At least 8 bytes, at most 64 KiB.
+    pub value: String,
+}
+
+/// Signs in by the one-time login of the first start, or by a token.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Login {
+    /// The one-time code or an API token.
+    pub code: String,
+    /// `cookie` sets a session cookie (web); `token` answers with an API token (CLI).
+    #[serde(default)]
+    pub want: Option<String>,
+}
+
+/// Who is signed in.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// Its id.
+    pub user: UserId,
+    /// Its name.
+    pub name: String,
+    /// `admin`.
+    pub role: String,
+    /// The new API token, only in the answer to a login that wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}

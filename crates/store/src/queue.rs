@@ -1,0 +1,85 @@
+//! The queue: claims, leases, fenced writes of runners.
+
+use async_trait::async_trait;
+use pipeyard_api::runner::{AttemptRef, FinishRequest, StepReport};
+use pipeyard_model::{AttemptId, Epoch, JobId, NodeName, RepoId, RequestId, RunId, RunnerId, Timestamp, plan::JobSpec};
+
+use crate::StoreResult;
+
+/// How long a claim or a heartbeat holds.
+pub const LEASE_SECONDS: u32 = 30;
+
+/// A job that was just claimed.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub epoch: Epoch,
+    /// Its run.
+    pub run: RunId,
+    /// Its repository.
+    pub repo: RepoId,
+    /// Its name.
+    pub name: NodeName,
+    /// What to run.
+    pub spec: JobSpec,
+    /// Full SHA.
+    pub commit: String,
+    /// Branch.
+    pub branch: String,
+    /// The commit's author.
+    pub author: String,
+    /// It comes from a fork: no secrets.
+    pub fork: bool,
+}
+
+/// News for a runner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeartbeatNews {
+    /// To be cancelled.
+    pub cancel: Vec<AttemptRef>,
+    /// Not this runner's, or over.
+    pub stale: Vec<AttemptRef>,
+}
+
+/// Where the log of an attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogState {
+    /// The attempt is over; nothing will be added.
+    pub complete: bool,
+    /// Its length is known when it is complete.
+    pub bytes: u64,
+}
+
+/// The queue. Every verb that carries an epoch refuses another than the job's present one with
+/// conflict `stale_epoch`, and records the refusal.
+#[async_trait]
+pub trait Queue {
+    /// Claims at most `slots` jobs whose labels the runner has, oldest run first: raises the epoch
+    /// and sets a lease. A repeat of `request` answers the same jobs again.
+    async fn claim_jobs(&self, runner: RunnerId, request: RequestId, slots: u32, now: Timestamp) -> StoreResult<Vec<Claimed>>;
+    /// Renews the leases of these attempts and tells what to end.
+    async fn heartbeat(&self, runner: RunnerId, attempts: &[AttemptRef], now: Timestamp) -> StoreResult<HeartbeatNews>;
+    /// Tells what to end, without writing: for the long poll's waits in between.
+    async fn heartbeat_news(&self, runner: RunnerId, attempts: &[AttemptRef]) -> StoreResult<HeartbeatNews>;
+    /// Refuses an attempt that isn't this runner's present one.
+    async fn check_attempt(&self, runner: RunnerId, attempt: AttemptId) -> StoreResult<()>;
+    /// Records progress of steps. A repeat changes nothing.
+    async fn report_steps(&self, runner: RunnerId, attempt: AttemptId, steps: &[StepReport], now: Timestamp) -> StoreResult<()>;
+    /// The first log line of a step, and the length of the log so far.
+    async fn report_log(&self, attempt: AttemptId, bytes: u64, first_lines: &[(u16, u64)]) -> StoreResult<()>;
+    /// Ends an attempt; what needs the job goes on, is retried or skipped. A repeat is acknowledged.
+    async fn finish_attempt(&self, runner: RunnerId, attempt: AttemptId, finish: FinishRequest, now: Timestamp) -> StoreResult<()>;
+    /// Ends attempts whose lease ran out as `runner_lost`; answers them. Their jobs are offered
+    /// again once, unless they are marked `once`.
+    async fn expire_leases(&self, now: Timestamp) -> StoreResult<Vec<AttemptId>>;
+    /// After a start of the server every lease holds for another full period.
+    async fn extend_all_leases(&self, now: Timestamp) -> StoreResult<()>;
+    /// The attempt's log, for readers.
+    async fn log_state(&self, attempt: AttemptId) -> StoreResult<Option<LogState>>;
+    /// How many jobs wait and run, for `/metrics`.
+    async fn queue_counts(&self) -> StoreResult<(u64, u64)>;
+    /// Explains queued jobs that no registered runner can take (labels); updates their reasons.
+    async fn explain_waits(&self, now: Timestamp) -> StoreResult<()>;
+}
