@@ -1,1 +1,45 @@
-//! (to be written)
+//! The embedded fleet: an endpoint that speaks AWS CodeDeploy's protocol and really deploys.
+//!
+//! Three processes, each can be killed alone:
+//!
+//! - the **fleet** (`fleet::run`): the awsJson1.1 endpoint, its database, the engine, the store of
+//!   bundles, and two resources of its own, services and traffic;
+//! - the **proxy** (`fleet::proxy::run`): a weighted HTTP/1.1 reverse proxy that goes on serving
+//!   its last routes when everything else is dead;
+//! - the **agent** (`fleet::agent::run`): one on each host, carries out lifecycle events.
+//!
+//! # How a client deploys
+//!
+//! At its first start the fleet writes `<data>/credentials.json` (mode 0600):
+//! `{"access_key_id", "secret_access_key", "token", "agent_token"}`. The key pair signs CodeDeploy
+//! requests (SigV4, service `codedeploy`, the configured region); `token` is the bearer token of
+//! `/services`, `/traffic` and `/bundles`; `agent_token` is the agents'.
+//!
+//! 1. Set up once for each service and environment: `CreateApplication` (computePlatform `ECS` for
+//!    containers, `Server` for hosts), `CreateDeploymentGroup`, and
+//!    `PUT /services/{application}/{group}` with a [`pipeyard_model::fleet::ServiceDefinition`].
+//!    All three may be repeated; a group is updated with `UpdateDeploymentGroup`.
+//! 2. Upload the bundle, a tar.gz: `PUT /bundles/{bucket}/{key}`, with the bearer token. The
+//!    answer's `ETag` is the body's sha256 in hex.
+//! 3. `CreateDeployment` with `revision: {revisionType: "S3", s3Location: {bucket, key,
+//!    bundleType: "tgz", eTag: <sha256>}}`. The fleet checks the digest before it uses a byte.
+//!
+//! **Canary** (`ECS`): the group has `deploymentStyle {BLUE_GREEN, WITH_TRAFFIC_CONTROL}` and
+//! `blueGreenDeploymentConfiguration.deploymentReadyOption {actionOnTimeout: "STOP_DEPLOYMENT",
+//! waitTimeInMinutes: n}`. The deployment starts the new set beside the old one, waits until it is
+//! healthy, and is `Ready`. Now `POST /traffic/{application}/{group}` moves the weight as often as
+//! wanted. `ContinueDeployment` (`READY_WAIT`) gives it 100 %, drains and removes the old set and
+//! ends `Succeeded`; `StopDeployment` gives the old set 100 %, removes the new one and ends
+//! `Stopped`, and so does the end of the waiting time. With `CONTINUE_DEPLOYMENT`, or without the
+//! option, traffic shifts by itself, by the deployment configuration: at once, in two steps
+//! (canary) or linearly. The first deployment of a group has no old set and never waits.
+//!
+//! **Rolling** (`Server`): hosts are chosen by the group's `onPremisesInstanceTagFilters`. The
+//! deployment configuration's minimum of healthy hosts sizes the batches.
+//!
+//! # Absent
+//!
+//! TLS (bind to loopback, or put a proxy in front), Lambda, EC2 instances, alarms, triggers, load
+//! balancers, GitHub revisions. What the fleet can't do it refuses by name.
+
+#![doc(test(attr(deny(warnings))))]
