@@ -19,8 +19,8 @@
 use std::collections::BTreeMap;
 
 use pipeyard_model::{
-    Conclusion, Epoch, InstallationId, JobId, NodeName, RequestId, RunId, RunnerId, SecretName, Timestamp,
-    plan::JobSpec,
+    Conclusion, Epoch, InstallationId, JobId, NodeName, RequestId, RunId, RunnerId, SecretName,
+    Timestamp, plan::JobSpec,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

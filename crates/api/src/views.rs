@@ -19,8 +19,8 @@
 //! | `POST /api/login` [`Login`], `POST /api/logout`, `GET /api/me` | [`Me`] |
 
 use pipeyard_model::{
-    ArtifactId, Conclusion, Epoch, HookId, JobId, NodeName, RepoId, RepoName, RunId, RunnerId, SecretName, Status,
-    Timestamp, UserId, log::Stream,
+    ArtifactId, Conclusion, Epoch, HookId, JobId, NodeName, RepoId, RepoName, RunId, RunnerId,
+    SecretName, Status, Timestamp, UserId, log::Stream,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pipeyard_model::{AttemptId, Conclusion, InstallationId, SecretName, Timestamp, log::Stream, plan::JobSpec};
+use pipeyard_model::{
+    AttemptId, Conclusion, InstallationId, SecretName, Timestamp, log::Stream, plan::JobSpec,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +23,12 @@ use tokio_util::sync::CancellationToken;
 #[async_trait]
 pub trait Executor: Send + Sync + fmt::Debug {
     /// Runs one attempt of a job to its end.
-    async fn run(&self, job: JobRun, events: mpsc::Sender<JobEvent>, cancel: CancellationToken) -> JobOutcome;
+    async fn run(
+        &self,
+        job: JobRun,
+        events: mpsc::Sender<JobEvent>,
+        cancel: CancellationToken,
+    ) -> JobOutcome;
 
     /// Removes what earlier processes left behind: everything with this installation's label whose
     /// attempt isn't in `live`. Answers how many things it removed.

@@ -118,7 +118,9 @@ number_id! {
 
 /// Which try of a job this is, from 1. It fences writes: a write that carries an older epoch than
 /// the job's own is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(transparent)]
 pub struct Epoch(pub u32);
 
@@ -129,7 +131,9 @@ impl fmt::Display for Epoch {
 }
 
 /// One try of a job; it owns the lease and the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 pub struct AttemptId {
     /// The job that is tried.
     pub job: JobId,

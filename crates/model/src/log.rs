@@ -21,7 +21,9 @@ pub const HEAD: usize = 22;
 pub const MAX_LINE: usize = 64 * 1024;
 
 /// Who wrote a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// The step's standard output.

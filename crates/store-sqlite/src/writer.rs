@@ -4,13 +4,7 @@
 //! If the commit fails, every member of the group fails; none is acknowledged. Interactive work
 //! goes before bulk work.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-};
+use std::{collections::VecDeque, fmt, future::Future, pin::Pin, sync::Arc};
 
 use pipeyard_store::{StoreError, StoreResult};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -29,7 +23,10 @@ type Tell = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 /// One use case: runs inside the group's transaction and answers how to tell its caller.
 type Job = Box<
-    dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Pin<Box<dyn Future<Output = (bool, Tell)> + Send + 'c>> + Send,
+    dyn for<'c> FnOnce(
+            &'c mut SqliteConnection,
+        ) -> Pin<Box<dyn Future<Output = (bool, Tell)> + Send + 'c>>
+        + Send,
 >;
 
 /// Gives use cases to the one writer.
@@ -136,7 +133,11 @@ async fn run(
     }
 }
 
-async fn commit_group(connection: &mut SqliteConnection, group: &mut VecDeque<Job>, committed: &watch::Sender<u64>) {
+async fn commit_group(
+    connection: &mut SqliteConnection,
+    group: &mut VecDeque<Job>,
+    committed: &watch::Sender<u64>,
+) {
     let mut ends: Vec<(bool, Tell)> = Vec::with_capacity(group.len());
     let outcome = async {
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;

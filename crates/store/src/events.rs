@@ -11,7 +11,12 @@ use crate::StoreResult;
 #[async_trait]
 pub trait Events {
     /// Events after `after`, oldest first, of one run or of all.
-    async fn events(&self, after: i64, run: Option<RunId>, limit: u32) -> StoreResult<Vec<EventView>>;
+    async fn events(
+        &self,
+        after: i64,
+        run: Option<RunId>,
+        limit: u32,
+    ) -> StoreResult<Vec<EventView>>;
     /// The newest sequence number.
     async fn last_event(&self) -> StoreResult<i64>;
     /// Wakes when something was committed. Only a wake-up: readers look at the rows, and look again

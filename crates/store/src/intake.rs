@@ -104,7 +104,12 @@ pub trait Intake {
     /// Run requests that are due, oldest first, at most one for each repository.
     async fn due_run_requests(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<RunRequest>>;
     /// Handling failed for now; it is due again at `next`.
-    async fn postpone_run_request(&self, id: i64, next: Timestamp, problem: &str) -> StoreResult<()>;
+    async fn postpone_run_request(
+        &self,
+        id: i64,
+        next: Timestamp,
+        problem: &str,
+    ) -> StoreResult<()>;
     /// Nothing came of it (no pipeline is triggered); the reason is kept.
     async fn close_run_request(&self, id: i64, reason: &str, now: Timestamp) -> StoreResult<()>;
     /// Records refs that were seen without asking for runs (first sight of a repository).

@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use pipeyard_api::runner::{AttemptRef, FinishRequest, StepReport};
-use pipeyard_model::{AttemptId, Epoch, JobId, NodeName, RepoId, RequestId, RunId, RunnerId, Timestamp, plan::JobSpec};
+use pipeyard_model::{
+    AttemptId, Epoch, JobId, NodeName, RepoId, RequestId, RunId, RunnerId, Timestamp, plan::JobSpec,
+};
 
 use crate::StoreResult;
 
@@ -58,19 +60,51 @@ pub struct LogState {
 pub trait Queue {
     /// Claims at most `slots` jobs whose labels the runner has, oldest run first: raises the epoch
     /// and sets a lease. A repeat of `request` answers the same jobs again.
-    async fn claim_jobs(&self, runner: RunnerId, request: RequestId, slots: u32, now: Timestamp) -> StoreResult<Vec<Claimed>>;
+    async fn claim_jobs(
+        &self,
+        runner: RunnerId,
+        request: RequestId,
+        slots: u32,
+        now: Timestamp,
+    ) -> StoreResult<Vec<Claimed>>;
     /// Renews the leases of these attempts and tells what to end.
-    async fn heartbeat(&self, runner: RunnerId, attempts: &[AttemptRef], now: Timestamp) -> StoreResult<HeartbeatNews>;
+    async fn heartbeat(
+        &self,
+        runner: RunnerId,
+        attempts: &[AttemptRef],
+        now: Timestamp,
+    ) -> StoreResult<HeartbeatNews>;
     /// Tells what to end, without writing: for the long poll's waits in between.
-    async fn heartbeat_news(&self, runner: RunnerId, attempts: &[AttemptRef]) -> StoreResult<HeartbeatNews>;
+    async fn heartbeat_news(
+        &self,
+        runner: RunnerId,
+        attempts: &[AttemptRef],
+    ) -> StoreResult<HeartbeatNews>;
     /// Refuses an attempt that isn't this runner's present one.
     async fn check_attempt(&self, runner: RunnerId, attempt: AttemptId) -> StoreResult<()>;
     /// Records progress of steps. A repeat changes nothing.
-    async fn report_steps(&self, runner: RunnerId, attempt: AttemptId, steps: &[StepReport], now: Timestamp) -> StoreResult<()>;
+    async fn report_steps(
+        &self,
+        runner: RunnerId,
+        attempt: AttemptId,
+        steps: &[StepReport],
+        now: Timestamp,
+    ) -> StoreResult<()>;
     /// The first log line of a step, and the length of the log so far.
-    async fn report_log(&self, attempt: AttemptId, bytes: u64, first_lines: &[(u16, u64)]) -> StoreResult<()>;
+    async fn report_log(
+        &self,
+        attempt: AttemptId,
+        bytes: u64,
+        first_lines: &[(u16, u64)],
+    ) -> StoreResult<()>;
     /// Ends an attempt; what needs the job goes on, is retried or skipped. A repeat is acknowledged.
-    async fn finish_attempt(&self, runner: RunnerId, attempt: AttemptId, finish: FinishRequest, now: Timestamp) -> StoreResult<()>;
+    async fn finish_attempt(
+        &self,
+        runner: RunnerId,
+        attempt: AttemptId,
+        finish: FinishRequest,
+        now: Timestamp,
+    ) -> StoreResult<()>;
     /// Ends attempts whose lease ran out as `runner_lost`; answers them. Their jobs are offered
     /// again once, unless they are marked `once`.
     async fn expire_leases(&self, now: Timestamp) -> StoreResult<Vec<AttemptId>>;

@@ -55,7 +55,11 @@ pub trait Repos {
     /// Removes it from lists and stops its hooks; runs and numbers stay. Not found if absent.
     async fn remove_repo(&self, id: RepoId, now: Timestamp) -> StoreResult<()>;
     /// Records or clears its last problem.
-    async fn set_repo_problem(&self, id: RepoId, problem: Option<(String, String)>) -> StoreResult<()>;
+    async fn set_repo_problem(
+        &self,
+        id: RepoId,
+        problem: Option<(String, String)>,
+    ) -> StoreResult<()>;
     /// Records the forge's own id of the repository at its first verified delivery.
     async fn set_repo_forge_id(&self, id: RepoId, forge_id: i64) -> StoreResult<()>;
     /// The refs that were last seen: (full name, SHA).

@@ -25,11 +25,25 @@ pub struct NewRunner {
 #[async_trait]
 pub trait Runners {
     /// Stores a registration token by its hash.
-    async fn add_registration_token(&self, hash: [u8; 32], expires_at: Timestamp, now: Timestamp) -> StoreResult<()>;
+    async fn add_registration_token(
+        &self,
+        hash: [u8; 32],
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<()>;
     /// Registers a runner by a token that is neither unknown nor expired: conflict `bad_token`.
-    async fn register_runner(&self, token_hash: [u8; 32], runner: NewRunner, now: Timestamp) -> StoreResult<()>;
+    async fn register_runner(
+        &self,
+        token_hash: [u8; 32],
+        runner: NewRunner,
+        now: Timestamp,
+    ) -> StoreResult<()>;
     /// Who holds this key; also notes that the runner spoke (at most once in 5 seconds).
-    async fn runner_by_key(&self, key_hash: [u8; 32], now: Timestamp) -> StoreResult<Option<RunnerId>>;
+    async fn runner_by_key(
+        &self,
+        key_hash: [u8; 32],
+        now: Timestamp,
+    ) -> StoreResult<Option<RunnerId>>;
     /// All that aren't removed, by name.
     async fn runners(&self, now: Timestamp) -> StoreResult<Vec<RunnerView>>;
     /// Its key is worth nothing from now on; its attempts end as lost at once.

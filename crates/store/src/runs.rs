@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use pipeyard_api::views::{DiagnosticView, Event, JobView, RunDetail, RunView};
 use pipeyard_model::{
-    Conclusion, JobId, NodeName, RepoId, RunId, Status, Timestamp, UserId, plan::{DeploySpec, Plan},
+    Conclusion, JobId, NodeName, RepoId, RunId, Status, Timestamp, UserId,
+    plan::{DeploySpec, Plan},
 };
 
 use crate::StoreResult;
@@ -128,9 +129,19 @@ pub trait Runs {
     /// A deployment was started for this node; idempotent.
     async fn deploy_started(&self, job: JobId, deployment: i64, now: Timestamp) -> StoreResult<()>;
     /// Shows why a started deploy waits or where it stands; idempotent.
-    async fn deploy_progress(&self, job: JobId, code: &str, message: &str, now: Timestamp) -> StoreResult<()>;
+    async fn deploy_progress(
+        &self,
+        job: JobId,
+        code: &str,
+        message: &str,
+        now: Timestamp,
+    ) -> StoreResult<()>;
     /// The deploy of this node is over; what needs it goes on or is skipped. Idempotent.
     async fn deploy_finished(
-        &self, job: JobId, conclusion: Conclusion, reason: Option<(String, String)>, now: Timestamp,
+        &self,
+        job: JobId,
+        conclusion: Conclusion,
+        reason: Option<(String, String)>,
+        now: Timestamp,
     ) -> StoreResult<()>;
 }

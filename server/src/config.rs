@@ -1,0 +1,68 @@
+//! The server's settings: one struct, unknown keys are errors.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The server's settings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// UI, API and hooks.
+    pub listen: SocketAddr,
+    /// Database, logs, blobs, mirrors, key.
+    pub data_dir: PathBuf,
+    /// How people and forges reach the server; for links. `http://<listen>` if absent.
+    pub public_url: Option<String>,
+    /// A proxy that ends TLS stands in front; without it the server binds to loopback only.
+    pub trusted_proxy: bool,
+    /// Base of GitHub's API, for commit statuses.
+    pub github_api: String,
+    /// Receives a signed message for every failed run and deployment.
+    pub notify_url: Option<String>,
+    /// Allows outgoing messages to loopback and private addresses.
+    pub notify_private: bool,
+    /// The largest artifact, in bytes.
+    pub max_artifact_bytes: u64,
+    /// How often the refs of every repository are compared with the last seen, in seconds.
+    pub refs_seconds: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8470)),
+            data_dir: PathBuf::from("pipeyard-data"),
+            public_url: None,
+            trusted_proxy: false,
+            github_api: "https://api.github.com".into(),
+            notify_url: None,
+            notify_private: false,
+            max_artifact_bytes: 1 << 30,
+            refs_seconds: 60,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Refuses settings that would open the server to a network in clear text.
+    ///
+    /// # Errors
+    /// When it would listen beyond loopback without a proxy that ends TLS.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.listen.ip().is_loopback() || self.trusted_proxy,
+            "refusing to listen on {}: tokens would cross the network in clear text. \
+             Listen on 127.0.0.1, or put a proxy that ends TLS in front and set trusted_proxy",
+            self.listen
+        );
+        Ok(())
+    }
+
+    /// The address for links, without a slash at its end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let url = self.public_url.clone().unwrap_or_else(|| format!("http://{}", self.listen));
+        url.trim_end_matches('/').to_owned()
+    }
+}

@@ -1,0 +1,23 @@
+//! The server's tasks: signal plus timer, no input, idempotent, safe to kill anywhere. Each reads
+//! the store, makes one correction at a time and goes to sleep.
+
+pub mod compile;
+pub mod deploy;
+pub mod leases;
+pub mod outbox;
+pub mod refs;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::AppState;
+
+/// Starts every task; they end when `shutdown` is cancelled.
+pub fn start(state: &AppState, shutdown: &CancellationToken) -> TaskTracker {
+    let tasks = TaskTracker::new();
+    tasks.spawn(compile::run(state.clone(), shutdown.clone()));
+    tasks.spawn(refs::run(state.clone(), shutdown.clone()));
+    tasks.spawn(leases::run(state.clone(), shutdown.clone()));
+    tasks.spawn(outbox::run(state.clone(), shutdown.clone()));
+    tasks.spawn(deploy::run(state.clone(), shutdown.clone()));
+    tasks
+}
