@@ -7,6 +7,7 @@
 pub mod config;
 pub mod error;
 pub mod http;
+pub mod mirror;
 pub mod state;
 pub mod tasks;
 

@@ -6,7 +6,7 @@ use pipeyard_model::{Clock, InstallationId};
 use pipeyard_store::Store;
 use tokio::sync::Notify;
 
-use crate::ServerConfig;
+use crate::{ServerConfig, mirror::Mirrors};
 
 /// Shared by handlers and tasks; cheap to clone.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct AppState {
     pub config: Arc<ServerConfig>,
     /// Who this installation is.
     pub installation: InstallationId,
+    /// Where history is read and checked out from: `Mirrors::new(&config.data_dir)`.
+    pub mirrors: Arc<Mirrors>,
     /// Wakes tasks earlier than their timers do.
     pub wake: Arc<Wake>,
 }

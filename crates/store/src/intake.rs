@@ -98,8 +98,8 @@ pub struct RunRequest {
 #[async_trait]
 pub trait Intake {
     /// Stores the delivery, its run requests and the refs that they saw, in one transaction.
-    /// A delivery that is known, or a run request that repeats (repo, event, ref, before, after) of
-    /// the last 10 minutes, changes nothing.
+    /// A delivery that is known changes nothing. A run request that repeats (repo, event, ref,
+    /// before, after) of the last 10 minutes asks for nothing, but its delivery is stored.
     async fn accept_delivery(&self, delivery: NewDelivery) -> StoreResult<Accepted>;
     /// Run requests that are due, oldest first, at most one for each repository.
     async fn due_run_requests(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<RunRequest>>;
@@ -112,6 +112,7 @@ pub trait Intake {
     ) -> StoreResult<()>;
     /// Nothing came of it (no pipeline is triggered); the reason is kept.
     async fn close_run_request(&self, id: i64, reason: &str, now: Timestamp) -> StoreResult<()>;
-    /// Records refs that were seen without asking for runs (first sight of a repository).
+    /// Replaces what was last seen of the repository's refs by these, without asking for runs: at
+    /// first sight, and after each comparison. Names and SHAs are not interpreted.
     async fn record_seen_refs(&self, repo: RepoId, refs: &[(String, String)]) -> StoreResult<()>;
 }

@@ -25,6 +25,8 @@ pub struct Repo {
     pub forge: Forge,
     /// Where it is fetched from; holds no credentials.
     pub url: String,
+    /// User and password for fetching it, sealed by the server's key; for private repositories.
+    pub credentials: Option<Vec<u8>>,
     /// Its default branch.
     pub default_branch: String,
     /// The address of its webhook.
