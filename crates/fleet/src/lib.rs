@@ -42,4 +42,18 @@
 //! TLS (bind to loopback, or put a proxy in front), Lambda, EC2 instances, alarms, triggers, load
 //! balancers, GitHub revisions. What the fleet can't do it refuses by name.
 
-#![doc(test(attr(deny(warnings))))]
+mod files;
+pub mod proxy;
+mod token;
+
+pub use token::Token;
+
+/// A client for loopback HTTP, as every part of the fleet uses it.
+///
+/// # Errors
+/// When it can't be built.
+pub fn http_client() -> anyhow::Result<reqwest::Client> {
+    // The TLS provider must be there although nothing here uses TLS; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(reqwest::Client::builder().no_proxy().build()?)
+}

@@ -1,0 +1,249 @@
+//! The proxy as clients and the fleet see it: shares, changes under load, restarts, refusals.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where its surroundings fail")]
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, http::StatusCode, routing::any};
+use pipeyard_fleet::{
+    Token, http_client,
+    proxy::{
+        self, ARM_HEADER, ArmRole, ProxyClient, ProxyConfig, ProxyError, Refusal, Route, RouteArm,
+    },
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+/// A program that answers its own name.
+async fn program(name: &'static str) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new()
+        .route("/broken", any(async || StatusCode::INTERNAL_SERVER_ERROR))
+        .route("/echo", any(async |body: String| body))
+        .fallback(any(async move || name));
+    (address, tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }))
+}
+
+struct Proxy {
+    client: ProxyClient,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+    config: ProxyConfig,
+}
+
+impl Proxy {
+    async fn start(folder: &Path) -> Self {
+        let config = ProxyConfig {
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], free_port().await)),
+            host: [127, 0, 0, 1].into(),
+            token_file: folder.join("proxy-token"),
+            state_file: folder.join("routes.json"),
+            allow_public: false,
+        };
+        Self::with(config).await
+    }
+
+    async fn with(config: ProxyConfig) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(proxy::run(config.clone(), stop.clone()));
+        let token = Token::shared(&config.token_file).unwrap();
+        let client = ProxyClient::new(config.admin_listen, token, http_client().unwrap());
+        for _ in 0..500 {
+            if client.get("shop/production").await.is_ok() {
+                return Self { client, stop, task, config };
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the proxy doesn't answer");
+    }
+
+    async fn end(self) -> ProxyConfig {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+        self.config
+    }
+}
+
+fn arm(id: &str, role: ArmRole, weight: u8, addresses: &[SocketAddr]) -> RouteArm {
+    RouteArm { id: id.to_owned(), role, weight, addresses: addresses.to_vec() }
+}
+
+fn route(epoch: u64, listen: u16, stable: &[SocketAddr], canary: &[SocketAddr], w: u8) -> Route {
+    let stable = arm("d-1", ArmRole::Stable, 100 - w, stable);
+    let canary = arm("d-2", ArmRole::Canary, w, canary);
+    Route { epoch, listen, arms: vec![stable, canary] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_are_exact_and_no_request_fails_while_they_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path()).await;
+    let ((a, _), (b, _), (c, _)) = (program("a").await, program("b").await, program("c").await);
+    let port = free_port().await;
+    proxy.client.put("shop/production", &route(1, port, &[a, b], &[c], 0)).await.unwrap();
+    let (stop, failed, sent) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let clients: Vec<_> = (0..4)
+        .map(|n| {
+            let (stop, failed, sent) = (Arc::clone(&stop), Arc::clone(&failed), Arc::clone(&sent));
+            let http = http_client().unwrap();
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let url = format!("http://127.0.0.1:{port}/echo");
+                    let post = http.post(&url).body(format!("hello {n}")).send();
+                    let answer = match post.await {
+                        Ok(response) => response.text().await.unwrap_or_default(),
+                        Err(error) => error.to_string(),
+                    };
+                    failed.fetch_add(u64::from(answer != format!("hello {n}")), Ordering::Relaxed);
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let mut epoch = 1;
+    for weight in [10, 50, 90, 100, 0, 37] {
+        epoch += 1;
+        // Addresses come and go as well.
+        let stable: &[SocketAddr] = if epoch % 2 == 0 { &[a] } else { &[a, b] };
+        let change = route(epoch, port, stable, &[c], weight);
+        proxy.client.put("shop/production", &change).await.unwrap();
+        let status = loop {
+            let status = proxy.client.get("shop/production").await.unwrap().unwrap();
+            let total: u64 = status.arms.iter().map(|arm| arm.requests_since_change).sum();
+            if total >= 300 {
+                break status;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let total: u64 = status.arms.iter().map(|arm| arm.requests_since_change).sum();
+        let due = total as f64 * f64::from(weight) / 100.0;
+        let off = (status.arms[1].requests_since_change as f64 - due).abs();
+        // Requests that were counted between the two readings may add a few.
+        assert!(off <= 10.0, "weight {weight}: off by {off} in {total}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert_eq!(failed.load(Ordering::Relaxed), 0);
+    let status = proxy.client.get("shop/production").await.unwrap().unwrap();
+    let requests: u64 = status.arms.iter().map(|arm| arm.requests).sum();
+    assert_eq!(requests, sent.load(Ordering::Relaxed));
+    assert_eq!(status.arms.iter().map(|arm| arm.latency.count()).sum::<u64>(), requests);
+    assert!(status.in_flight.is_empty() && status.arms.iter().all(|arm| arm.errors == 0));
+    proxy.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_arm_that_does_not_answer_costs_its_own_record_and_no_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path()).await;
+    let (a, _) = program("a").await;
+    let dead = SocketAddr::from(([127, 0, 0, 1], free_port().await));
+    let port = free_port().await;
+    proxy.client.put("shop/production", &route(1, port, &[a, dead], &[dead], 20)).await.unwrap();
+    let http = http_client().unwrap();
+    let mut headers = Vec::new();
+    for _ in 0..100 {
+        let url = format!("http://127.0.0.1:{port}/");
+        let response = http.get(url).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        headers.push(response.headers()[ARM_HEADER].to_str().unwrap().to_owned());
+        assert_eq!(response.text().await.unwrap(), "a");
+    }
+    assert_eq!(headers.iter().filter(|arm| *arm == "canary").count(), 20);
+    for _ in 0..100 {
+        let url = format!("http://127.0.0.1:{port}/broken");
+        let status = http.get(url).send().await.unwrap().status();
+        assert_eq!(status, 500);
+    }
+    let status = proxy.client.get("shop/production").await.unwrap().unwrap();
+    // Every request of the canary missed; of the stable's, only the broken ones were errors.
+    assert_eq!((status.arms[0].requests, status.arms[0].errors), (160, 80));
+    assert_eq!((status.arms[1].requests, status.arms[1].errors), (40, 40));
+    proxy.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_routes_are_served_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path()).await;
+    let (a, _) = program("a").await;
+    let port = free_port().await;
+    let kept = route(7, port, &[a], &[a], 30);
+    let first = proxy.client.put("shop/production", &kept).await.unwrap();
+    let config = proxy.end().await;
+    assert!(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err());
+    let proxy = Proxy::with(config).await;
+    let status = proxy.client.get("shop/production").await.unwrap().unwrap();
+    assert_eq!(status.route, kept);
+    assert!(status.listening && status.boot != first.boot);
+    let answer = http_client().unwrap().get(format!("http://127.0.0.1:{port}/")).send().await;
+    assert_eq!(answer.unwrap().text().await.unwrap(), "a");
+    proxy.client.remove("shop/production", 8).await.unwrap();
+    assert_eq!(proxy.client.get("shop/production").await.unwrap(), None);
+    proxy.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_or_wrong_change_or_one_without_the_token_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path()).await;
+    let (a, _) = program("a").await;
+    let port = free_port().await;
+    let kept = route(5, port, &[a], &[a], 30);
+    proxy.client.put("shop/production", &kept).await.unwrap();
+    proxy.client.put("shop/production", &kept).await.expect("the same again is fine");
+    let refused = |answer: Result<_, ProxyError>| match answer {
+        Err(ProxyError::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    for stale in [route(4, port, &[a], &[a], 30), route(5, port, &[a], &[a], 31)] {
+        let refusal = refused(proxy.client.put("shop/production", &stale).await);
+        assert_eq!(refusal, Refusal::StaleEpoch { current: 5 });
+    }
+    let mut wrong = route(6, port, &[a], &[a], 30);
+    wrong.arms[0].weight = 71;
+    let refusal = refused(proxy.client.put("shop/production", &wrong).await);
+    assert!(matches!(refusal, Refusal::Invalid { .. }), "{refusal}");
+    let taken = proxy.config.admin_listen.port();
+    let refusal = refused(proxy.client.put("a/b", &route(1, taken, &[a], &[a], 0)).await);
+    assert!(matches!(refusal, Refusal::Port { .. }), "{refusal}");
+    let http = http_client().unwrap();
+    let stranger = ProxyClient::new(proxy.config.admin_listen, Token::new("guess"), http);
+    assert!(stranger.get("shop/production").await.is_err());
+    let status = proxy.client.get("shop/production").await.unwrap().unwrap();
+    assert_eq!(status.route, kept);
+    proxy.end().await;
+}
+
+#[tokio::test]
+async fn a_public_address_needs_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ProxyConfig {
+        admin_listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+        host: [127, 0, 0, 1].into(),
+        token_file: folder.path().join("token"),
+        state_file: folder.path().join("routes"),
+        allow_public: false,
+    };
+    let refused = proxy::run(config, CancellationToken::new()).await.unwrap_err();
+    assert!(refused.to_string().contains("allow_public"), "{refused}");
+}
