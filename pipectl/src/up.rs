@@ -1,0 +1,208 @@
+//! `pipectl up`: the whole of Pipeyard on one machine, each part a process of its own.
+//!
+//! Everything is under one data folder. The parts find each other by addresses and files that are
+//! decided here; nothing is passed in an argument that others could read from the process list.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::supervise::{self, Part};
+
+/// Runs everything on this machine.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Up {
+    /// Where everything is kept.
+    #[arg(long = "data", env = "PIPEYARD_DATA", default_value = "pipeyard-data")]
+    pub data: PathBuf,
+    /// UI, API and webhooks.
+    #[arg(long, env = "PIPEYARD_LISTEN", default_value = "127.0.0.1:8470")]
+    pub listen: SocketAddr,
+    /// The embedded CodeDeploy.
+    #[arg(long, env = "PIPEYARD_FLEET_LISTEN", default_value = "127.0.0.1:8471")]
+    pub fleet_listen: SocketAddr,
+    /// The proxy's own control address.
+    #[arg(long, env = "PIPEYARD_PROXY_ADMIN", default_value = "127.0.0.1:8472")]
+    pub proxy_admin: SocketAddr,
+    /// How many jobs run at a time.
+    #[arg(long, env = "PIPEYARD_SLOTS", default_value_t = 2)]
+    pub slots: u32,
+    /// What executes jobs.
+    #[arg(long, env = "PIPEYARD_EXECUTOR", default_value = "docker")]
+    pub executor: String,
+    /// Stop the proxy too when this ends; otherwise it goes on serving.
+    #[arg(long)]
+    pub stop_proxy: bool,
+}
+
+/// The parts and where they keep things.
+#[derive(Debug)]
+pub struct Layout {
+    /// In the order of their start.
+    pub parts: Vec<Part>,
+    /// The proxy's pid file.
+    pub proxy_pid: PathBuf,
+}
+
+impl Up {
+    /// Makes the folders and says which processes to run.
+    ///
+    /// # Errors
+    /// When the data folder can't be made or written.
+    pub fn layout(&self) -> anyhow::Result<Layout> {
+        private_dir(&self.data)?;
+        let data = fs::canonicalize(&self.data)
+            .with_context(|| format!("failed to find {}", self.data.display()))?;
+        let token = data.join("runner-token");
+        if !token.exists() {
+            private_file(&token, &new_token())?;
+        }
+        let at = |name: &str| data.join(name).display().to_string();
+        let part = |name: &str, args: Vec<String>, bound: bool| Part {
+            name: name.to_owned(),
+            args: std::iter::once(name.to_owned()).chain(args).collect(),
+            env: Vec::new(),
+            bound,
+            pid_file: data.join(format!("{name}.pid")),
+        };
+        let token = token.display().to_string();
+        let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let listen = self.listen.to_string();
+        let url = format!("http://{listen}");
+        let slots = self.slots.to_string();
+        let fleet = self.fleet_listen.to_string();
+        let admin = self.proxy_admin.to_string();
+        let parts = vec![
+            part("proxy", strings(&["--data", &at("proxy"), "--admin", &admin]), false),
+            part(
+                "fleet",
+                strings(&["--data", &at("fleet"), "--listen", &fleet, "--proxy", &at("proxy"), "--proxy-admin", &admin]),
+                true,
+            ),
+            part(
+                "server",
+                strings(&[
+                    "--data", &at("server"), "--listen", &listen, "--runner-token-file", &token,
+                    "--fleet", &format!("http://{fleet}"), "--fleet-credentials", &at("fleet/credentials.json"),
+                ]),
+                true,
+            ),
+            part(
+                "runner",
+                strings(&[
+                    "--server", &url, "--data", &at("runner"), "--token-file", &token, "--slots", &slots,
+                    "--executor", &self.executor, "--name", "local",
+                ]),
+                true,
+            ),
+        ];
+        Ok(Layout { proxy_pid: data.join("proxy.pid"), parts })
+    }
+
+    /// Runs every part until `shutdown`.
+    ///
+    /// # Errors
+    /// When a part can't be started at all.
+    pub async fn run(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let layout = self.layout()?;
+        let tasks = TaskTracker::new();
+        for part in layout.parts {
+            let stop = shutdown.clone();
+            if part.name == "proxy" {
+                if let Some(pid) = supervise::running(&layout.proxy_pid, "proxy") {
+                    tracing::info!(pid = pid.as_raw_nonzero().get(), "the proxy of an earlier start serves on");
+                    tasks.spawn(adopt(part, pid, stop, self.stop_proxy));
+                    continue;
+                }
+                if !self.stop_proxy {
+                    tasks.spawn(keep_unbound(part, stop));
+                    continue;
+                }
+            }
+            tasks.spawn(async move {
+                if let Err(error) = supervise::keep_running(part, stop.clone()).await {
+                    tracing::error!(error = format!("{error:#}"), "a part can't be run");
+                    stop.cancel();
+                }
+            });
+        }
+        shutdown.cancelled().await;
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    }
+}
+
+/// Keeps an unbound part running; at the end it is left alone.
+async fn keep_unbound(part: Part, shutdown: CancellationToken) {
+    let name = part.name.clone();
+    tokio::select! {
+        ended = supervise::keep_running(part, CancellationToken::new()) => {
+            if let Err(error) = ended {
+                tracing::error!(part = %name, error = format!("{error:#}"), "a part can't be run");
+                shutdown.cancel();
+            }
+        }
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Watches a proxy that an earlier `up` started, and takes over when it dies.
+async fn adopt(part: Part, pid: rustix::process::Pid, shutdown: CancellationToken, stop: bool) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {
+                if supervise::running(&part.pid_file, &part.name).is_none() {
+                    return keep_unbound(part, shutdown).await;
+                }
+            }
+            () = shutdown.cancelled() => {
+                if stop {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// A folder that only its owner can look into.
+///
+/// # Errors
+/// When it can't be made.
+pub fn private_dir(path: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("failed to make {}", path.display()))
+}
+
+/// A file that only its owner can read.
+///
+/// # Errors
+/// When it can't be written.
+pub fn private_file(path: &Path, content: &str) -> anyhow::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("failed to write {}", path.display()))?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    Ok(())
+}
+
+/// 32 random bytes in hex: two UUIDs of version 4 hold 244 random bits.
+fn new_token() -> String {
+    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+}

@@ -1,0 +1,4 @@
+//! Scenarios over the real binaries: what a user does, and what a bad day does.
+
+mod bad_days;
+mod pushes;
