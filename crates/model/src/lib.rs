@@ -5,9 +5,11 @@
 
 pub mod fleet;
 pub mod id;
+pub mod job;
 pub mod log;
 pub mod name;
 pub mod plan;
+pub mod run;
 pub mod status;
 pub mod time;
 

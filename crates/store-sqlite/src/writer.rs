@@ -4,16 +4,22 @@
 //! If the commit fails, every member of the group fails; none is acknowledged. Interactive work
 //! goes before bulk work.
 
-use std::{collections::VecDeque, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    collections::VecDeque, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc,
+    time::Duration,
+};
 
+use futures_util::FutureExt as _;
 use pipeyard_store::{StoreError, StoreResult};
-use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Members of one group; a longer queue waits for the next commit.
 const GROUP: usize = 128;
 /// Use cases that may wait; beyond it callers wait for a place.
 const QUEUE: usize = 4096;
+/// Between two tries to open the database again after its connection broke.
+const REOPEN: Duration = Duration::from_millis(500);
 
 /// A future that borrows the writer's connection.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = StoreResult<T>> + Send + 'c>>;
@@ -54,7 +60,13 @@ impl Writer {
         let (urgent, urgent_jobs) = mpsc::channel(QUEUE);
         let (bulk, bulk_jobs) = mpsc::channel(QUEUE);
         let committed = Arc::new(watch::Sender::new(0));
-        tokio::spawn(run(connection, urgent_jobs, bulk_jobs, Arc::clone(&committed)));
+        tokio::spawn(run(
+            options.clone(),
+            connection,
+            urgent_jobs,
+            bulk_jobs,
+            Arc::clone(&committed),
+        ));
         Ok(Self { urgent, bulk, committed })
     }
 
@@ -109,19 +121,21 @@ where
 }
 
 async fn run(
-    mut connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    first: SqliteConnection,
     mut urgent: mpsc::Receiver<Job>,
     mut bulk: mpsc::Receiver<Job>,
     committed: Arc<watch::Sender<u64>>,
 ) {
+    let mut connection = Some(first);
     let mut group = VecDeque::with_capacity(GROUP);
     loop {
         let first = tokio::select! {
             biased;
-            job = urgent.recv() => job,
-            job = bulk.recv() => job,
+            Some(job) = urgent.recv() => job,
+            Some(job) = bulk.recv() => job,
+            else => return,
         };
-        let Some(first) = first else { return };
         group.push_back(first);
         while group.len() < GROUP {
             match urgent.try_recv().or_else(|_| bulk.try_recv()) {
@@ -129,27 +143,55 @@ async fn run(
                 Err(_) => break,
             }
         }
-        commit_group(&mut connection, &mut group, &committed).await;
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => match options.connect().await {
+                Ok(open) => open,
+                Err(error) => {
+                    tracing::error!(error = %error, "the writer can't open the database");
+                    // Those who wait are told by their dropped channels.
+                    group.clear();
+                    tokio::time::sleep(REOPEN).await;
+                    continue;
+                }
+            },
+        };
+        if commit_group(&mut open, &mut group, &committed).await {
+            connection = Some(open);
+        }
+        // Otherwise nobody knows what state the connection is in: the next group gets a new one.
     }
 }
 
+/// Runs the group's members in one transaction and tells them its outcome. Answers whether the
+/// connection may be used again.
 async fn commit_group(
     connection: &mut SqliteConnection,
     group: &mut VecDeque<Job>,
     committed: &watch::Sender<u64>,
-) {
+) -> bool {
     let mut ends: Vec<(bool, Tell)> = Vec::with_capacity(group.len());
     let outcome = async {
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
         for job in group.drain(..) {
             // A nested `begin` is a SAVEPOINT.
             let mut savepoint = tx.begin().await?;
-            let (good, tell) = job(&mut savepoint).await;
-            ends.push((good, tell));
-            if good {
-                savepoint.commit().await?;
-            } else {
-                savepoint.rollback().await?;
+            // A panic inside a use case is its own failure: its writes go, its caller sees a
+            // dropped channel, the others go on.
+            let end = AssertUnwindSafe(async { job(&mut savepoint).await }).catch_unwind().await;
+            match end {
+                Ok((true, tell)) => {
+                    ends.push((true, tell));
+                    savepoint.commit().await?;
+                }
+                Ok((false, tell)) => {
+                    ends.push((false, tell));
+                    savepoint.rollback().await?;
+                }
+                Err(_) => {
+                    tracing::error!("a use case panicked; its writes were rolled back");
+                    savepoint.rollback().await?;
+                }
             }
         }
         tx.commit().await
@@ -161,10 +203,99 @@ async fn commit_group(
     }
     // Members that were never reached are told by their dropped channel.
     group.clear();
+    let wrote = ends.iter().any(|(good, _)| *good);
     for (_, tell) in ends {
         tell(problem.clone().map_or(Ok(()), Err));
     }
-    if problem.is_none() {
+    if problem.is_none() && wrote {
         committed.send_modify(|count| *count += 1);
+    }
+    problem.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn writer(folder: &tempfile::TempDir) -> Writer {
+        let options = SqliteConnectOptions::new()
+            .filename(folder.path().join("w.sqlite"))
+            .create_if_missing(true);
+        let writer = Writer::open(&options).await.unwrap();
+        execute(&writer, "CREATE TABLE t (n INTEGER PRIMARY KEY)").await.unwrap();
+        writer
+    }
+
+    async fn execute(writer: &Writer, sql: &'static str) -> StoreResult<u64> {
+        writer
+            .write(move |c| {
+                Box::pin(async move {
+                    let done = sqlx::query(sql).execute(c).await;
+                    done.map(|d| d.rows_affected())
+                        .map_err(|e| StoreError::Unavailable(e.to_string()))
+                })
+            })
+            .await
+    }
+
+    async fn count(writer: &Writer) -> i64 {
+        let count = writer.write(|c| {
+            Box::pin(async move {
+                Ok(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM t")
+                    .fetch_one(c)
+                    .await
+                    .unwrap())
+            })
+        });
+        count.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_inside_a_use_case_takes_nobody_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = writer(&folder).await;
+        let bad = writer.write::<(), _>(|c| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO t VALUES (1)").execute(c).await.unwrap();
+                panic!("a bug");
+            })
+        });
+        let good = execute(&writer, "INSERT INTO t VALUES (2)");
+        let (bad, good) = tokio::join!(bad, good);
+        assert!(matches!(bad, Err(StoreError::Unknown(_))));
+        assert_eq!(good.unwrap(), 1);
+        assert_eq!(count(&writer).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_refused_use_case_leaves_nothing_and_the_rest_of_its_group_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = writer(&folder).await;
+        let refused = writer.write::<(), _>(|c| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO t VALUES (1)").execute(c).await.unwrap();
+                Err(StoreError::conflict("no", "no"))
+            })
+        });
+        let (refused, stays) = tokio::join!(refused, execute(&writer, "INSERT INTO t VALUES (2)"));
+        assert!(matches!(refused, Err(StoreError::Conflict { .. })));
+        assert_eq!(stays.unwrap(), 1);
+        assert_eq!(count(&writer).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_broke_fails_its_group_and_not_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = writer(&folder).await;
+        // Ending the transaction under the writer is what SQLite itself does when the disk is full.
+        let broken = execute(&writer, "ROLLBACK").await;
+        assert!(broken.is_err(), "{broken:?}");
+        let next = tokio::time::timeout(
+            Duration::from_secs(10),
+            execute(&writer, "INSERT INTO t VALUES (1)"),
+        );
+        assert_eq!(next.await.unwrap().unwrap(), 1);
     }
 }
