@@ -4,12 +4,15 @@
 //! the only truth: what is in memory only wakes somebody earlier. The server never dials a runner
 //! and executes nothing of a user's.
 
+pub mod blobs;
 pub mod config;
 pub mod error;
 pub mod http;
 pub mod mirror;
+pub mod seal;
 pub mod state;
 pub mod tasks;
+pub mod tokens;
 
 use std::{future::IntoFuture, net::SocketAddr, time::Duration};
 
@@ -38,6 +41,7 @@ pub async fn serve(
         .with_context(|| format!("failed to listen on {}", state.config.listen))?;
     bound(listener.local_addr()?);
     let tasks = tasks::start(&state, &shutdown);
+    let stopping = state.stopping.clone();
     let router = http::router(state).into_make_service_with_connect_info::<SocketAddr>();
     let stop = shutdown.clone();
     let server = axum::serve(listener, router)
@@ -47,7 +51,9 @@ pub async fn serve(
     tokio::select! {
         ended = &mut server => ended?,
         () = shutdown.cancelled() => {
-            // Streams that never end by themselves are cut after the grace period.
+            // Streams and long polls end by themselves now; what doesn't is cut after the grace
+            // period.
+            stopping.cancel();
             let _ = tokio::time::timeout(GRACE, &mut server).await;
         }
     }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use pipeyard_model::{Clock, InstallationId};
 use pipeyard_store::Store;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use crate::{ServerConfig, mirror::Mirrors};
+use crate::{ServerConfig, blobs::Blobs, mirror::Mirrors, seal::Seal};
 
 /// Shared by handlers and tasks; cheap to clone.
 #[derive(Debug, Clone)]
@@ -21,8 +23,43 @@ pub struct AppState {
     pub installation: InstallationId,
     /// Where history is read and checked out from: `Mirrors::new(&config.data_dir)`.
     pub mirrors: Arc<Mirrors>,
+    /// Encrypts what must not lie in the database in clear.
+    pub seal: Arc<Seal>,
+    /// Artifacts and releases by their SHA-256.
+    pub blobs: Blobs,
     /// Wakes tasks earlier than their timers do.
     pub wake: Arc<Wake>,
+    /// The server was told to stop: streams and long polls end early.
+    pub stopping: CancellationToken,
+}
+
+impl AppState {
+    /// Joins an open store with what lies beside it in `config.data_dir`: the master key (made at
+    /// the first start), blobs and mirrors.
+    ///
+    /// # Errors
+    /// When the folder can't be used or the key is open to others.
+    pub fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        config: ServerConfig,
+        installation: InstallationId,
+    ) -> anyhow::Result<Self> {
+        let data = &config.data_dir;
+        std::fs::create_dir_all(data)
+            .with_context(|| format!("failed to create {}", data.display()))?;
+        Ok(Self {
+            seal: Arc::new(Seal::open(&data.join("key"))?),
+            blobs: Blobs::open(data.join("blobs"))?,
+            mirrors: Arc::new(Mirrors::new(data)),
+            store,
+            clock,
+            config: Arc::new(config),
+            installation,
+            wake: Arc::default(),
+            stopping: CancellationToken::new(),
+        })
+    }
 }
 
 /// One signal for each task.

@@ -1,0 +1,222 @@
+//! Bytes by their SHA-256: artifacts and releases.
+//!
+//! A blob is durable, whole and checked before its name exists, so a reader never sees half of
+//! one, and the same bytes are kept once. Nothing here says who may read a blob, and nothing
+//! deletes one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
+
+/// The content-addressed store, `<root>/sha256/ab/abcd...`.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    root: PathBuf,
+}
+
+/// A stored blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// Of its bytes, 64 hex digits.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Why nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// It has more bytes than are allowed.
+    #[error("it is larger than {max} bytes")]
+    TooLarge {
+        /// The limit.
+        max: u64,
+    },
+    /// Its bytes aren't those that were announced.
+    #[error("its SHA-256 is {actual}, announced was {expected}")]
+    WrongDigest {
+        /// As announced.
+        expected: String,
+        /// As received.
+        actual: String,
+    },
+    /// The sender stopped before the end.
+    #[error("the transfer broke: {0}")]
+    Broken(String),
+    /// The disk failed, or is full.
+    #[error("failed to store it: {0}")]
+    Disk(#[from] std::io::Error),
+}
+
+impl Blobs {
+    /// Opens the store under `root` and removes what unfinished transfers left.
+    ///
+    /// # Errors
+    /// When the folder can't be made or read.
+    pub fn open(root: impl Into<PathBuf>) -> anyhow::Result<Self> {
+        let root = root.into();
+        let partial = root.join("partial");
+        for folder in [&partial, &root.join("sha256")] {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("failed to create {}", folder.display()))?;
+        }
+        for entry in std::fs::read_dir(&partial)? {
+            std::fs::remove_file(entry?.path())?;
+        }
+        Ok(Self { root })
+    }
+
+    /// Stores the bytes of `stream`, at most `max` of them. They are durable when this returns.
+    /// With `expected` (64 hex digits, any case) other bytes are refused.
+    ///
+    /// # Errors
+    /// When they are too many, not the announced ones, break off, or the disk fails.
+    pub async fn put_stream<S, E>(
+        &self,
+        stream: S,
+        max: u64,
+        expected: Option<&str>,
+    ) -> Result<Blob, BlobError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: std::fmt::Display,
+    {
+        // Removed when dropped, and by the next start after a crash.
+        let (file, partial) =
+            tempfile::NamedTempFile::new_in(self.root.join("partial"))?.into_parts();
+        let mut file =
+            tokio::io::BufWriter::with_capacity(256 << 10, tokio::fs::File::from_std(file));
+        let mut hash = Sha256::new();
+        let mut size = 0_u64;
+        let mut stream = std::pin::pin!(stream);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| BlobError::Broken(error.to_string()))?;
+            size += chunk.len() as u64;
+            if size > max {
+                return Err(BlobError::TooLarge { max });
+            }
+            hash.update(&chunk);
+            file.write_all(&chunk).await?;
+        }
+        let sha256 = hex::encode(hash.finalize());
+        if let Some(expected) = expected
+            && !expected.eq_ignore_ascii_case(&sha256)
+        {
+            return Err(BlobError::WrongDigest { expected: expected.to_owned(), actual: sha256 });
+        }
+        file.flush().await?;
+        file.get_ref().sync_all().await?;
+        let target = self.place(&sha256);
+        tokio::task::spawn_blocking(move || keep(partial, &target))
+            .await
+            .map_err(std::io::Error::other)??;
+        Ok(Blob { sha256, size })
+    }
+
+    /// Where the blob lies, if it is there. `None` also for text that isn't a SHA-256.
+    #[must_use]
+    pub fn path(&self, sha256: &str) -> Option<PathBuf> {
+        let plain =
+            sha256.len() == 64 && sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let path = plain.then(|| self.place(sha256))?;
+        path.is_file().then_some(path)
+    }
+
+    /// Opens a blob for reading. `None` if it isn't there.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn open_blob(&self, sha256: &str) -> std::io::Result<Option<tokio::fs::File>> {
+        match self.path(sha256) {
+            Some(path) => tokio::fs::File::open(path).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn place(&self, sha256: &str) -> PathBuf {
+        self.root.join("sha256").join(&sha256[..2]).join(sha256)
+    }
+}
+
+/// Gives the synced bytes their name, durably.
+fn keep(partial: tempfile::TempPath, target: &Path) -> std::io::Result<()> {
+    if target.is_file() {
+        return Ok(());
+    }
+    let folder = target.parent().unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        std::fs::create_dir_all(folder)?;
+        if let Some(above) = folder.parent() {
+            std::fs::File::open(above)?.sync_all()?;
+        }
+    }
+    partial.persist(target).map_err(|error| error.error)?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    fn bytes(parts: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, String>> + Send {
+        let parts: Vec<_> = parts.iter().map(|part| Ok(Bytes::from_static(part))).collect();
+        stream::iter(parts)
+    }
+
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn leftovers(blobs: &Blobs) -> usize {
+        std::fs::read_dir(blobs.root.join("partial")).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_found_by_its_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        let upper = ABC.to_uppercase();
+        let blob = blobs.put_stream(bytes(&[b"a", b"bc"]), 3, Some(&upper)).await.unwrap();
+        assert_eq!(blob, Blob { sha256: ABC.to_owned(), size: 3 });
+        assert_eq!(std::fs::read(blobs.path(ABC).unwrap()).unwrap(), b"abc");
+        // The same bytes again are the same blob.
+        assert_eq!(blobs.put_stream(bytes(&[b"abc"]), 3, None).await.unwrap(), blob);
+        assert_eq!(leftovers(&blobs), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_or_wrong_or_broken_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        let too_large = blobs.put_stream(bytes(&[b"ab", b"cd"]), 3, None).await;
+        assert!(matches!(too_large, Err(BlobError::TooLarge { max: 3 })));
+        let wrong = blobs.put_stream(bytes(&[b"abd"]), 3, Some(ABC)).await;
+        assert!(matches!(wrong, Err(BlobError::WrongDigest { .. })));
+        let broken = stream::iter([Ok(Bytes::from_static(b"ab")), Err("gone".to_owned())]);
+        assert!(matches!(blobs.put_stream(broken, 3, None).await, Err(BlobError::Broken(_))));
+        assert_eq!(leftovers(&blobs), 0);
+        assert!(blobs.path(ABC).is_none());
+    }
+
+    #[test]
+    fn a_name_that_is_no_digest_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        let long = format!("../../../{}", "a".repeat(55));
+        for name in ["", "..", "/etc/passwd", &long, &ABC.to_uppercase()] {
+            assert!(blobs.path(name).is_none(), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_removes_what_a_crash_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        std::fs::write(blobs.root.join("partial/.tmpX"), b"half").unwrap();
+        assert_eq!(leftovers(&Blobs::open(folder.path()).unwrap()), 0);
+    }
+}
