@@ -11,6 +11,18 @@ use pipeyard_model::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+mod check;
+pub mod docker;
+mod outcome;
+#[path = "../../shim/src/protocol.rs"]
+#[expect(dead_code, reason = "the shim compiles this file too and uses the other half")]
+mod protocol;
+mod session;
+mod shim;
+mod steps;
+
+pub use docker::{DockerConfig, DockerExecutor, Limits, Subnet};
+
 /// Executes jobs, any number at a time.
 ///
 /// Contract:
@@ -43,7 +55,7 @@ pub trait Executor: Send + Sync + fmt::Debug {
 pub struct JobRun {
     /// Labels everything that is made.
     pub attempt: AttemptId,
-    /// Likewise.
+    /// Whose job it is; the same as the executor's own.
     pub installation: InstallationId,
     /// What to run.
     pub spec: JobSpec,
@@ -73,7 +85,8 @@ pub enum JobEvent {
     Note { at: Timestamp, text: String },
     /// A step began.
     StepStarted { step: u16, at: Timestamp },
-    /// Bytes that a step wrote, in any pieces: a piece is no line.
+    /// Bytes that a step wrote, in any pieces: a piece is no line. They may come after the step's
+    /// end, from a process that it left in the background.
     Output { step: u16, stream: Stream, at: Timestamp, bytes: Bytes },
     /// A step ended.
     StepFinished { step: u16, at: Timestamp, exit: StepExit },

@@ -1,0 +1,177 @@
+//! What Docker's errors mean to a person: a stable code and a sentence with the fix.
+
+use bollard::errors::Error;
+
+use crate::{ExecutorError, Reason};
+
+/// Something that Docker couldn't do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Docker answered `error` while we tried to `act`.
+    pub(crate) fn of(act: &str, error: &Error) -> Self {
+        match error {
+            Error::DockerResponseServerError { status_code, message } => Self::new(
+                "docker_refused",
+                format!("Docker refused to {act}: {} (status {status_code}).", message.trim()),
+            ),
+            Error::DockerStreamError { error } => {
+                Self::new("docker_refused", format!("Docker failed to {act}: {error}."))
+            }
+            other if is_unreachable(other) => Self::unavailable(&format!("{act}: {other}")),
+            other => Self::new("docker_refused", format!("Docker failed to {act}: {other}.")),
+        }
+    }
+
+    pub(crate) fn unavailable(detail: &str) -> Self {
+        Self::new(
+            "docker_unavailable",
+            format!(
+                "Docker doesn't answer ({detail}). Check with `docker version` on the runner's \
+                 machine that its daemon runs and that the runner may use its socket."
+            ),
+        )
+    }
+}
+
+impl From<Fault> for Reason {
+    fn from(fault: Fault) -> Self {
+        Self { code: fault.code.to_owned(), message: fault.message }
+    }
+}
+
+impl From<Fault> for ExecutorError {
+    fn from(fault: Fault) -> Self {
+        Self { code: fault.code, message: fault.message }
+    }
+}
+
+/// Docker itself said nothing: the connection failed or broke.
+pub(crate) fn is_unreachable(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::HyperLegacyError { .. }
+            | Error::HyperResponseError { .. }
+            | Error::IOError { .. }
+            | Error::RequestTimeoutError
+            | Error::SocketNotFoundError(_)
+    )
+}
+
+/// The status with which Docker refused, if it answered at all.
+pub(crate) fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// Why a pull failed. Docker answers in words only, and they differ by registry.
+pub(crate) fn of_pull(image: &str, error: &Error) -> Fault {
+    if is_unreachable(error) {
+        return Fault::unavailable(&format!("pull {image}: {error}"));
+    }
+    let words = match error {
+        Error::DockerResponseServerError { message, .. } => message.as_str(),
+        Error::DockerStreamError { error } => error.as_str(),
+        _ => return Fault::of(&format!("pull {image}"), error),
+    };
+    pull_words(image, words.trim())
+}
+
+fn pull_words(image: &str, words: &str) -> Fault {
+    let lower = words.to_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
+    if has(&["manifest unknown", "not found", "pull access denied", "repository does not exist"]) {
+        return Fault::new(
+            "image_not_found",
+            format!(
+                "There is no image {image} on the runner's machine, and its registry has none or \
+                 doesn't show it ({words}). Check the name and tag, or `docker login` there."
+            ),
+        );
+    }
+    if has(&["unauthorized", "denied", "authentication required", "no basic auth"]) {
+        return Fault::new(
+            "registry_denied",
+            format!(
+                "The registry doesn't give {image} to this runner ({words}): `docker login` there."
+            ),
+        );
+    }
+    if has(&["toomanyrequests", "rate limit"]) {
+        return Fault::new(
+            "registry_rate_limit",
+            format!(
+                "The registry's rate limit is reached ({words}): try again later, or `docker login`."
+            ),
+        );
+    }
+    if has(&[
+        "dial tcp",
+        "no such host",
+        "lookup ",
+        "connection refused",
+        "i/o timeout",
+        "timeout",
+        "tls handshake",
+        "network is unreachable",
+        "no route to host",
+        "server misbehaving",
+        "connection reset",
+        "eof",
+        "x509",
+        "proxyconnect",
+        "502",
+        "503",
+    ]) {
+        return Fault::new(
+            "registry_unreachable",
+            format!(
+                "The registry of {image} can't be reached ({words}). Check the network, or make the \
+                 image on the runner's machine: one that is there is not pulled."
+            ),
+        );
+    }
+    Fault::new("image_pull_failed", format!("Docker failed to pull {image}: {words}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_pull_says_which_side_to_look_at() {
+        for (words, code) in [
+            (
+                "pull access denied for nope, repository does not exist or may require 'docker login'",
+                "image_not_found",
+            ),
+            (
+                "manifest for localhost:5000/x:y not found: manifest unknown: manifest unknown",
+                "image_not_found",
+            ),
+            (
+                "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host",
+                "registry_unreachable",
+            ),
+            (
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                "registry_unreachable",
+            ),
+            ("unauthorized: authentication required", "registry_denied"),
+            ("toomanyrequests: You have reached your pull rate limit", "registry_rate_limit"),
+            ("something else", "image_pull_failed"),
+        ] {
+            assert_eq!(pull_words("x", words).code, code, "{words}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Networks. Making and removing one costs more than a third of a second, and Docker's own address
+//! pools end at about the thirtieth, so none is made for a single job.
+//!
+//! Jobs without services share one network on which containers can't reach each other. A job with
+//! services borrows one of a bounded number of small networks and gives it back. All of them lie in
+//! an address range of our own, are labelled, and stay for the next process of the installation.
+//!
+//! Invariant: a network is lent to one job at a time, and lent again only when it is empty.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bollard::{
+    Docker,
+    models::{Ipam, IpamConfig, NetworkCreateRequest},
+    query_parameters::{InspectNetworkOptions, ListNetworksOptions},
+};
+use pipeyard_model::InstallationId;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    fault::{self, Fault},
+    labels,
+    subnet::Subnet,
+};
+
+/// Room for a thousand jobs.
+const SHARED_PREFIX: u8 = 22;
+/// Room for thirteen containers: the job, a step's own container and eleven services.
+const LENT_PREFIX: u8 = 28;
+/// The most services of one job.
+pub(crate) const MAX_SERVICES: usize = 11;
+/// How many subnets are tried when others take them at the same time.
+const TRIES: usize = 40;
+
+const KIND: &str = "pipeyard.network";
+const SHARED: &str = "shared";
+const LENT: &str = "lent";
+
+#[derive(Debug)]
+pub(crate) struct Networks {
+    docker: Docker,
+    installation: InstallationId,
+    range: Subnet,
+    slots: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    shared: Option<String>,
+    /// Empty, as far as we know.
+    free: Vec<String>,
+    /// Given back while something of the job may still be there.
+    doubtful: Vec<String>,
+}
+
+/// A network that belongs to one job. Give it back; a dropped one is lost until the next start.
+#[derive(Debug)]
+#[must_use = "give it back"]
+pub(crate) struct Lent {
+    pub(crate) id: String,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Networks {
+    /// Takes over what an earlier process of the installation made.
+    pub(crate) async fn adopt(
+        docker: Docker,
+        installation: InstallationId,
+        range: Subnet,
+        limit: usize,
+    ) -> Result<Self, Fault> {
+        let mut state = State::default();
+        for network in list(&docker, Some(installation)).await? {
+            match network.kind.as_str() {
+                SHARED if state.shared.is_none() => state.shared = Some(network.id),
+                LENT => state.doubtful.push(network.id),
+                _ => {}
+            }
+        }
+        let slots = Arc::new(Semaphore::new(limit));
+        Ok(Self { docker, installation, range, slots, state: Mutex::new(state) })
+    }
+
+    /// The network of the jobs without services.
+    pub(crate) async fn shared(&self) -> Result<String, Fault> {
+        let mut state = self.state.lock().await;
+        if let Some(id) = &state.shared {
+            return Ok(id.clone());
+        }
+        let id = self.make(SHARED, SHARED_PREFIX).await?;
+        state.shared = Some(id.clone());
+        Ok(id)
+    }
+
+    /// A network for one job; waits while all are lent.
+    pub(crate) async fn lend(&self) -> Result<Lent, Fault> {
+        let closed = |_| Fault::new("internal", "the pool of networks is closed");
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(closed)?;
+        let mut state = self.state.lock().await;
+        for id in std::mem::take(&mut state.doubtful) {
+            match self.containers(&id).await {
+                Ok(Some(0)) => state.free.push(id),
+                Ok(Some(_)) | Err(_) => state.doubtful.push(id),
+                Ok(None) => {}
+            }
+        }
+        let id = match state.free.pop() {
+            Some(id) => id,
+            None => self.make(LENT, LENT_PREFIX).await?,
+        };
+        Ok(Lent { id, _slot: slot })
+    }
+
+    /// Takes a network back. `is_empty`: every container of the job is known to be gone.
+    pub(crate) async fn give_back(&self, lent: Lent, is_empty: bool) {
+        let mut state = self.state.lock().await;
+        let Lent { id, _slot } = lent;
+        if is_empty { state.free.push(id) } else { state.doubtful.push(id) }
+    }
+
+    /// Forgets what Docker no longer has: somebody removed networks by hand.
+    pub(crate) async fn forget(&self, id: &str) {
+        let mut state = self.state.lock().await;
+        state.shared = state.shared.take().filter(|shared| shared != id);
+        state.free.retain(|free| free != id);
+    }
+
+    /// Removes every network of the installation that is empty.
+    pub(crate) async fn remove_all(&self) -> Result<usize, Fault> {
+        let mut state = self.state.lock().await;
+        *state = State::default();
+        let mut removed = 0;
+        for network in list(&self.docker, Some(self.installation)).await? {
+            if self.docker.remove_network(&network.id).await.is_ok() {
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// How many containers are on the network; `None` if it doesn't exist.
+    async fn containers(&self, id: &str) -> Result<Option<usize>, Fault> {
+        match self.docker.inspect_network(id, None::<InspectNetworkOptions>).await {
+            Ok(network) => Ok(Some(network.containers.unwrap_or_default().len())),
+            Err(error) if fault::status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(Fault::of("inspect a network", &error)),
+        }
+    }
+
+    async fn make(&self, kind: &'static str, prefix: u8) -> Result<String, Fault> {
+        let used: Vec<Subnet> = list(&self.docker, None)
+            .await?
+            .into_iter()
+            .flat_map(|network| network.subnets)
+            .collect();
+        let mut last = None;
+        for subnet in self.range.free_parts(prefix, &used).take(TRIES) {
+            match self.docker.create_network(self.request(kind, subnet)).await {
+                Ok(made) => return Ok(made.id),
+                Err(error) if is_taken(&error) => last = Some(error),
+                Err(error) => return Err(Fault::of("make a network", &error)),
+            }
+        }
+        let detail = last.map(|error| format!(" ({error})")).unwrap_or_default();
+        Err(Fault::new(
+            "networks_exhausted",
+            format!("No free subnet is left in {}{detail}: configure another range.", self.range),
+        ))
+    }
+
+    fn request(&self, kind: &'static str, subnet: Subnet) -> NetworkCreateRequest {
+        let short = self.installation.0.simple().to_string();
+        let place = subnet.to_string().replace(['.', '/'], "-");
+        let reachable = if kind == SHARED { "false" } else { "true" };
+        let option = "com.docker.network.bridge.enable_icc".to_owned();
+        let mut labels = labels::installation(self.installation);
+        labels.insert(KIND.to_owned(), kind.to_owned());
+        let config = IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() };
+        NetworkCreateRequest {
+            name: format!("pipeyard-{kind}-{}-{place}", &short[20..]),
+            driver: Some("bridge".to_owned()),
+            ipam: Some(Ipam { config: Some(vec![config]), ..Ipam::default() }),
+            options: Some(HashMap::from([(option, reachable.to_owned())])),
+            labels: Some(labels),
+            ..NetworkCreateRequest::default()
+        }
+    }
+}
+
+fn is_taken(error: &bollard::errors::Error) -> bool {
+    let words = error.to_string();
+    words.contains("overlap") || words.contains("already exists")
+}
+
+struct Found {
+    id: String,
+    kind: String,
+    subnets: Vec<Subnet>,
+}
+
+async fn list(docker: &Docker, installation: Option<InstallationId>) -> Result<Vec<Found>, Fault> {
+    let filters = installation.map(labels::filter);
+    let options = ListNetworksOptions { filters };
+    let found = docker
+        .list_networks(Some(options))
+        .await
+        .map_err(|error| Fault::of("list networks", &error))?;
+    let describe = |network: bollard::models::Network| Found {
+        id: network.id.unwrap_or_default(),
+        kind: network.labels.and_then(|mut labels| labels.remove(KIND)).unwrap_or_default(),
+        subnets: network
+            .ipam
+            .and_then(|ipam| ipam.config)
+            .into_iter()
+            .flatten()
+            .filter_map(|config| config.subnet?.parse().ok())
+            .collect(),
+    };
+    Ok(found.into_iter().map(describe).collect())
+}

@@ -1,0 +1,55 @@
+//! The embedded shim: process 1 of a job's container.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+/// The program itself, static.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pipeyard-shim"));
+
+/// Writes the program below `data_dir` under a name made of its content, unless it is there, and
+/// answers its path. A file that was cut or changed is replaced.
+pub(crate) fn install(data_dir: &Path) -> io::Result<PathBuf> {
+    let folder = data_dir.join("shim");
+    fs::create_dir_all(&folder)?;
+    let digest = hex::encode(Sha256::digest(PROGRAM));
+    let path = folder.canonicalize()?.join(&digest[..32]);
+    let is_right = fs::read(&path).is_ok_and(|content| content == PROGRAM)
+        && fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == 0o555);
+    if is_right {
+        return Ok(path);
+    }
+    let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+    file.write_all(PROGRAM)?;
+    file.as_file().set_permissions(Permissions::from_mode(0o555))?;
+    file.as_file().sync_all()?;
+    file.persist(&path)?;
+    File::open(&folder)?.sync_all()?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_shim_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = install(folder.path()).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        fs::write(&path, "cut").unwrap();
+        assert_eq!(install(folder.path()).unwrap(), path);
+        assert_eq!(fs::read(&path).unwrap(), PROGRAM);
+    }
+
+    #[test]
+    fn the_shim_needs_no_library() {
+        let name = b"/lib64/ld-linux-x86-64.so.2";
+        assert!(!PROGRAM.windows(name.len()).any(|part| part == name), "not static");
+    }
+}

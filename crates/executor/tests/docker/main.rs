@@ -1,0 +1,4 @@
+//! The Docker executor with a real Docker.
+
+mod steps;
+mod support;
