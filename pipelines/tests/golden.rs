@@ -1,4 +1,5 @@
 //! Each file in `tests/cases` against the plan or the messages that it must give.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{fmt::Write, fs, path::Path};
 
