@@ -6,6 +6,7 @@
 
 pub mod deploys;
 pub mod error;
+pub mod hooks;
 pub mod runner;
 pub mod views;
 

@@ -11,7 +11,8 @@ use crate::StoreResult;
 pub struct NewDelivery {
     /// The repository whose hook received it.
     pub repo: RepoId,
-    /// The forge's id of the delivery; for plain Git `ref@old..new`. Unique with the repository.
+    /// The forge's id of the delivery; for plain Git the hook's own, with the ref that it is about.
+    /// Unique with the repository.
     pub delivery: String,
     /// The forge's name of the event: `push`, `pull_request`, `ping`, ...
     pub event: String,
@@ -58,6 +59,9 @@ pub struct PullRequest {
     pub base_repo: i64,
     /// SHA of the target branch's tip: the pipeline file of a fork comes from here.
     pub base_sha: String,
+    /// The branch that the commits come from, without `refs/heads/`.
+    #[serde(default)]
+    pub head_branch: String,
     /// Who opened it.
     pub author: String,
 }
