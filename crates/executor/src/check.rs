@@ -1,6 +1,6 @@
 //! What every executor checks before a job's first step.
 
-use crate::{JobRun, docker::fault::Fault};
+use crate::{JobRun, fault::Fault};
 
 /// Checks what the types don't: the numbers, the workspace and the environment's names.
 pub(crate) fn job(run: &JobRun) -> Result<(), Fault> {

@@ -12,7 +12,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 mod check;
-pub mod docker;
+mod docker;
+pub mod fake;
+mod fault;
+mod local;
 mod outcome;
 #[path = "../../shim/src/protocol.rs"]
 #[expect(dead_code, reason = "the shim compiles this file too and uses the other half")]
@@ -21,7 +24,8 @@ mod session;
 mod shim;
 mod steps;
 
-pub use docker::{DockerConfig, DockerExecutor, Limits, Subnet};
+pub use docker::{BadSubnet, DockerConfig, DockerExecutor, Limits, Subnet};
+pub use local::{LocalConfig, LocalExecutor};
 
 /// Executes jobs, any number at a time.
 ///

@@ -375,7 +375,6 @@ mod tests {
             own_workdir: true,
             user: "app:docker".to_owned(),
             set_home: true,
-            clear_env: false,
             grace_ms: 10_000,
             deadman_ms: 40_000,
             steps: vec![

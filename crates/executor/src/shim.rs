@@ -9,12 +9,22 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+use crate::fault::Fault;
+
 /// The program itself, static.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pipeyard-shim"));
 
 /// Writes the program below `data_dir` under a name made of its content, unless it is there, and
 /// answers its path. A file that was cut or changed is replaced.
-pub(crate) fn install(data_dir: &Path) -> io::Result<PathBuf> {
+pub(crate) fn install(data_dir: &Path) -> Result<PathBuf, Fault> {
+    write(data_dir).map_err(|error| {
+        let folder = data_dir.display();
+        let message = format!("Can't write to the runner's data folder {folder}: {error}.");
+        Fault::new("data_dir", message)
+    })
+}
+
+fn write(data_dir: &Path) -> io::Result<PathBuf> {
     let folder = data_dir.join("shim");
     fs::create_dir_all(&folder)?;
     let digest = hex::encode(Sha256::digest(PROGRAM));
@@ -28,7 +38,7 @@ pub(crate) fn install(data_dir: &Path) -> io::Result<PathBuf> {
     file.write_all(PROGRAM)?;
     file.as_file().set_permissions(Permissions::from_mode(0o555))?;
     file.as_file().sync_all()?;
-    file.persist(&path)?;
+    file.persist(&path).map_err(|error| error.error)?;
     File::open(&folder)?.sync_all()?;
     Ok(path)
 }

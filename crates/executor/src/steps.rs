@@ -39,6 +39,11 @@ pub(crate) fn all(run: &JobRun) -> Vec<Step> {
         .collect()
 }
 
+/// All steps in one place: for an executor that has no images.
+pub(crate) fn all_here(run: &JobRun) -> Vec<Step> {
+    numbered(run).map(|(number, spec)| step(run, number, spec)).collect()
+}
+
 /// The image and command of a step in an image of its own.
 pub(crate) fn elsewhere(run: &JobRun, number: u16) -> Option<(&str, Step)> {
     let (_, spec) = numbered(run).find(|(candidate, _)| *candidate == number)?;

@@ -31,8 +31,6 @@ pub(crate) struct Job {
     pub(crate) user: String,
     /// Set `HOME` from the user's entry in `/etc/passwd`.
     pub(crate) set_home: bool,
-    /// Start from an empty environment instead of the shim's own.
-    pub(crate) clear_env: bool,
     /// Milliseconds between SIGTERM and SIGKILL.
     pub(crate) grace_ms: u64,
     /// End everything when nothing came on stdin for so many milliseconds; 0: never.
@@ -157,7 +155,6 @@ impl Job {
         put_text(&mut body, &self.user);
         body.push(u8::from(self.own_workdir));
         body.push(u8::from(self.set_home));
-        body.push(u8::from(self.clear_env));
         body.extend_from_slice(&self.grace_ms.to_le_bytes());
         body.extend_from_slice(&self.deadman_ms.to_le_bytes());
         put_length(&mut body, self.steps.len());
@@ -204,7 +201,6 @@ impl Job {
             user: rest.text()?,
             own_workdir: rest.flag()?,
             set_home: rest.flag()?,
-            clear_env: rest.flag()?,
             grace_ms: rest.u64()?,
             deadman_ms: rest.u64()?,
             steps: Vec::new(),

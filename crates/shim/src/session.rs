@@ -234,9 +234,6 @@ impl Session {
             }
             Command::Elsewhere => return Err(("internal", "a step elsewhere".to_owned())),
         };
-        if self.job.clear_env {
-            command.env_clear();
-        }
         if let Some(user) = user.as_ref().filter(|_| self.job.set_home) {
             command.env("HOME", &user.home);
         }

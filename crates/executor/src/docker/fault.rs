@@ -2,20 +2,9 @@
 
 use bollard::errors::Error;
 
-use crate::{ExecutorError, Reason};
-
-/// Something that Docker couldn't do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
-}
+pub(crate) use crate::fault::Fault;
 
 impl Fault {
-    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-
     /// Docker answered `error` while we tried to `act`.
     pub(crate) fn of(act: &str, error: &Error) -> Self {
         match error {
@@ -39,18 +28,6 @@ impl Fault {
                  machine that its daemon runs and that the runner may use its socket."
             ),
         )
-    }
-}
-
-impl From<Fault> for Reason {
-    fn from(fault: Fault) -> Self {
-        Self { code: fault.code.to_owned(), message: fault.message }
-    }
-}
-
-impl From<Fault> for ExecutorError {
-    fn from(fault: Fault) -> Self {
-        Self { code: fault.code, message: fault.message }
     }
 }
 

@@ -78,7 +78,7 @@ impl Attempt {
             Ok(outcome) => outcome,
             Err(Halt::Pressure(Pressure::TimedOut)) => JobOutcome::job_timeout(&self.run.spec),
             Err(Halt::Pressure(Pressure::Cancelled | Pressure::None)) => JobOutcome::cancelled(),
-            Err(Halt::Fault(fault)) => crate::Reason::from(fault).into(),
+            Err(Halt::Fault(fault)) => fault.into(),
         };
         if !outcome.conclusion.is_success() {
             for line in services.iter().flat_map(Service::last_words) {
@@ -257,7 +257,6 @@ impl Attempt {
             own_workdir: true,
             user: image.user.clone(),
             set_home: !image.has_home,
-            clear_env: false,
             grace_ms: session::millis(self.bounds.grace),
             deadman_ms: session::millis(session::DEADMAN),
             steps,
@@ -301,7 +300,7 @@ impl Attempt {
         let lines = complaint.lock().unwrap_or_else(PoisonError::into_inner).lines();
         let broken = ending.broken.as_deref();
         let fault = container::explain_loss(&self.core.docker, name, broken, &lines).await;
-        crate::Reason::from(fault).into()
+        fault.into()
     }
 
     async fn ran_out_of_memory(&self) -> bool {

@@ -8,7 +8,7 @@
 //! the steps run and to its first owner again afterwards.
 
 mod container;
-pub(crate) mod fault;
+mod fault;
 mod image;
 mod job;
 mod labels;
@@ -123,13 +123,7 @@ impl DockerExecutor {
     /// # Errors
     /// `docker_unavailable` when Docker doesn't answer, `data_dir` when the folder can't be written.
     pub async fn connect(config: DockerConfig) -> Result<Self, ExecutorError> {
-        let shim = shim::install(&config.data_dir).map_err(|error| {
-            let folder = config.data_dir.display();
-            Fault::new(
-                "data_dir",
-                format!("Can't write to the runner's data folder {folder}: {error}."),
-            )
-        })?;
+        let shim = shim::install(&config.data_dir)?;
         let docker = client(config.host.as_deref())
             .map_err(|error| Fault::unavailable(&error.to_string()))?
             .negotiate_version()
@@ -248,11 +242,5 @@ impl<'a> Active<'a> {
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.active().remove(&self.1);
-    }
-}
-
-impl From<Fault> for JobOutcome {
-    fn from(fault: Fault) -> Self {
-        crate::Reason::from(fault).into()
     }
 }

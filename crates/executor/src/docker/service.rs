@@ -212,7 +212,6 @@ fn job(spec: &ServiceSpec, image: &Image) -> protocol::Job {
         own_workdir: false,
         user: image.user.clone(),
         set_home: !image.has_home,
-        clear_env: false,
         grace_ms: 1_000,
         deadman_ms: session::millis(session::DEADMAN),
         steps: vec![Step { number: 1, timeout_ms: 0, command: Command::Argv(words), env }],
