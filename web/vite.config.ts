@@ -1,0 +1,18 @@
+import { svelte } from '@sveltejs/vite-plugin-svelte';
+import { defineConfig } from 'vite';
+
+// The server sends a strict Content-Security-Policy, so nothing may be inlined into the page:
+// no preload polyfill, no data: fonts, no style element.
+export default defineConfig({
+  plugins: [svelte()],
+  build: {
+    target: 'es2022',
+    modulePreload: { polyfill: false },
+    assetsInlineLimit: 0,
+    cssCodeSplit: false,
+    reportCompressedSize: true,
+  },
+  server: {
+    proxy: { '/api': { target: process.env.PIPEYARD_URL ?? 'http://127.0.0.1:8470', changeOrigin: false } },
+  },
+});
