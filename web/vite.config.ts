@@ -13,6 +13,6 @@ export default defineConfig({
     reportCompressedSize: true,
   },
   server: {
-    proxy: { '/api': { target: process.env.PIPEYARD_URL ?? 'http://127.0.0.1:8470', changeOrigin: false } },
+    proxy: { '/api': 'http://127.0.0.1:8470' },
   },
 });

@@ -120,6 +120,10 @@ export class Rows {
     return this.#extra.set(line - 1, Math.max(0, Math.round(height) - this.row)) !== 0;
   }
 
+  heightOf(line: number): number {
+    return this.#lines(line, line);
+  }
+
   forgetHeights(): void {
     this.#extra.clear();
   }
