@@ -27,10 +27,10 @@ export const PLAIN: Style = Object.freeze({
 
 const CUBE = [0, 95, 135, 175, 215, 255];
 
-/** The CSS colour of an index into the 256 colours; the first 16 follow the theme. */
-export function indexed(n: number): string | null {
+/** The CSS colour of an index into the 256 colours; the first 16 follow the theme, darker behind text. */
+export function indexed(n: number, behind = false): string | null {
   if (!Number.isInteger(n) || n < 0 || n > 255) return null;
-  if (n < 16) return `var(--ansi-${n})`;
+  if (n < 16) return `var(--ansi-${behind ? 'bg-' : ''}${n})`;
   if (n >= 232) {
     const grey = 8 + (n - 232) * 10;
     return `rgb(${grey} ${grey} ${grey})`;
@@ -42,7 +42,8 @@ export function indexed(n: number): string | null {
 /** Applies the parameters of one `ESC [ … m`. */
 export function sgr(style: Style, parameters: string): Style {
   // `38:2::r:g:b` and `38;2;r;g;b` both occur; the first has an empty colour space.
-  const groups = parameters === '' ? ['0'] : parameters.split(';');
+  if (parameters === '' || parameters === '0') return PLAIN;
+  const groups = parameters.split(';');
   let next: Style = { ...style };
   for (let i = 0; i < groups.length; i += 1) {
     const group = groups[i] ?? '';
@@ -51,10 +52,10 @@ export function sgr(style: Style, parameters: string): Style {
     if (code === 38 || code === 48 || code === 58) {
       let colour: string | null = null;
       if (sub.length > 1) {
-        if (sub[1] === '5') colour = indexed(Number(sub[2]));
+        if (sub[1] === '5') colour = indexed(Number(sub[2]), code === 48);
         else if (sub[1] === '2') colour = rgb(sub.length >= 6 ? sub.slice(3, 6) : sub.slice(2, 5));
       } else if (groups[i + 1] === '5') {
-        colour = indexed(Number(groups[i + 2]));
+        colour = indexed(Number(groups[i + 2]), code === 48);
         i += 2;
       } else if (groups[i + 1] === '2') {
         colour = rgb(groups.slice(i + 2, i + 5));
@@ -79,10 +80,10 @@ export function sgr(style: Style, parameters: string): Style {
     else if (code === 29) next.strike = false;
     else if (code >= 30 && code <= 37) next.fg = indexed(code - 30);
     else if (code === 39) next.fg = null;
-    else if (code >= 40 && code <= 47) next.bg = indexed(code - 40);
+    else if (code >= 40 && code <= 47) next.bg = indexed(code - 40, true);
     else if (code === 49) next.bg = null;
     else if (code >= 90 && code <= 97) next.fg = indexed(code - 90 + 8);
-    else if (code >= 100 && code <= 107) next.bg = indexed(code - 100 + 8);
+    else if (code >= 100 && code <= 107) next.bg = indexed(code - 100 + 8, true);
   }
   return next;
 }
