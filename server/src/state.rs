@@ -5,10 +5,16 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use pipeyard_model::{Clock, InstallationId};
 use pipeyard_store::Store;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{ServerConfig, blobs::Blobs, mirror::Mirrors, seal::Seal};
+use crate::{
+    ServerConfig, blobs::Blobs, http::login::LoginLimit, metrics::Metrics, mirror::Mirrors,
+    seal::Seal,
+};
+
+/// Event streams that may be open at once.
+const STREAMS: usize = 1000;
 
 /// Shared by handlers and tasks; cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,6 +33,12 @@ pub struct AppState {
     pub seal: Arc<Seal>,
     /// Artifacts and releases by their SHA-256.
     pub blobs: Blobs,
+    /// Wrong sign-ins of the last minute.
+    pub logins: Arc<LoginLimit>,
+    /// Numbers for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// Places for event streams.
+    pub streams: Arc<Semaphore>,
     /// Wakes tasks earlier than their timers do.
     pub wake: Arc<Wake>,
     /// The server was told to stop: streams and long polls end early.
@@ -56,6 +68,9 @@ impl AppState {
             clock,
             config: Arc::new(config),
             installation,
+            logins: Arc::default(),
+            metrics: Arc::default(),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             wake: Arc::default(),
             stopping: CancellationToken::new(),
         })

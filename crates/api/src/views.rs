@@ -17,10 +17,12 @@
 //! | `GET /api/runners`, `POST /api/runners/tokens`, `DELETE /api/runners/{id}` | [`RunnerView`], [`RegistrationToken`] |
 //! | `GET /api/secrets`, `PUT /api/secrets/{name}` [`SetSecret`], `DELETE` | [`SecretView`] |
 //! | `POST /api/login` [`Login`], `POST /api/logout`, `GET /api/me` | [`Me`] |
+//! | `GET/POST /api/tokens`, `DELETE /api/tokens/{id}` | [`TokenView`], [`NewToken`], [`TokenAdded`] |
+//! | `GET /api/audit?before=&limit=` | [`Page`] of [`AuditView`], newest first |
 
 use pipeyard_model::{
     ArtifactId, Conclusion, Epoch, HookId, JobId, NodeName, RepoId, RepoName, RunId, RunnerId,
-    SecretName, Status, Timestamp, UserId, log::Stream,
+    SecretName, Status, Timestamp, TokenId, UserId, log::Stream,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -388,6 +390,9 @@ pub struct Login {
     /// `cookie` sets a session cookie (web); `token` answers with an API token (CLI).
     #[serde(default)]
     pub want: Option<String>,
+    /// What the session or token is told by in lists: `pipectl on build-7`.
+    #[serde(default)]
+    pub label: Option<String>,
 }
 
 /// Who is signed in.
@@ -402,4 +407,59 @@ pub struct Me {
     /// The new API token, only in the answer to a login that wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+}
+
+/// A session or API token in a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Its id.
+    pub id: TokenId,
+    /// Whose.
+    pub user: String,
+    /// `session` or `token`.
+    pub kind: String,
+    /// What it is told by.
+    pub label: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last used; exact to a minute.
+    pub used_at: Option<Timestamp>,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+    /// It is the one that this request came with.
+    pub current: bool,
+}
+
+/// Makes an API token.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// What it is told by in lists.
+    pub label: String,
+    /// It ends after so many days, 1 to 3650; never if absent.
+    #[serde(default)]
+    pub days: Option<u32>,
+}
+
+/// A new API token, shown only once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenAdded {
+    /// Its id.
+    pub id: TokenId,
+    /// The token.
+    pub token: String,
+}
+
+/// One privileged change.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AuditView {
+    /// Always increasing.
+    pub seq: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who; `pipeyard` for the server itself.
+    pub actor: String,
+    /// `secret.set`, `run.cancel`, ...
+    pub action: String,
+    /// What it was done to.
+    pub target: String,
 }

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod artifacts;
+mod audit;
 mod column;
 mod deployments;
 mod events;

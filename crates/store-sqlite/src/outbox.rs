@@ -1,17 +1,259 @@
-//! (to be written)
+//! Messages that must leave, in the order of their changes within a key.
 
-use pipeyard_store::outbox::Outbox;
+use async_trait::async_trait;
+use pipeyard_model::{Conclusion, OutboxId, RepoId, RunId, Status, Timestamp};
+use pipeyard_store::{
+    StoreError, StoreResult,
+    outbox::{CommitState, Message, Notice, Outbox, OutboxCounts},
+};
+use sqlx::SqliteConnection;
 
-use crate::SqliteStore;
+use crate::{
+    SqliteStore,
+    column::{failed, json, number, parse, parse_opt, to_json},
+};
 
-#[async_trait::async_trait]
-impl Outbox for SqliteStore {}
-
-/// Called in the transaction in which a run was created or got another status or conclusion.
-pub(crate) async fn run_changed(
-    _connection: &mut sqlx::SqliteConnection,
-    _run: pipeyard_model::RunId,
-    _now: pipeyard_model::Timestamp,
-) -> pipeyard_store::StoreResult<()> {
+/// Puts a message into the outbox, in the transaction of the change that it tells of.
+pub(crate) async fn enqueue(
+    tx: &mut SqliteConnection,
+    key: &str,
+    notice: &Notice,
+    now: Timestamp,
+) -> StoreResult<()> {
+    let id = OutboxId::new().to_string();
+    let text = to_json(notice)?;
+    sqlx::query!(
+        "INSERT INTO outbox (id, key, notice, created_at, next_at) VALUES (?, ?, ?, ?, ?)",
+        id,
+        key,
+        text,
+        now.0,
+        now.0
+    )
+    .execute(tx)
+    .await
+    .map_err(failed)?;
     Ok(())
+}
+
+/// Called in the transaction in which a run was created or got another status or conclusion: the
+/// commit's status at the forge follows, and a failure is told to whoever listens.
+pub(crate) async fn run_changed(
+    tx: &mut SqliteConnection,
+    run: RunId,
+    now: Timestamp,
+) -> StoreResult<()> {
+    let row = sqlx::query!(
+        r#"SELECT r.repo, r.pipeline, r.branch, r.commit_sha, r.title, r.author, r.status,
+                  r.conclusion, r.held, r.reason_code, r.reason_message,
+                  p.name AS repo_name,
+                  (p.forge = 'github' AND f.repo IS NOT NULL) AS "status_wanted!: bool"
+           FROM runs r JOIN repos p ON p.id = r.repo LEFT JOIN forge_tokens f ON f.repo = r.repo
+           WHERE r.id = ?"#,
+        run.0
+    )
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(failed)?
+    .ok_or_else(|| StoreError::not_found(format_args!("run {run}")))?;
+    let status: Status = parse("runs", "status", run, &row.status)?;
+    let conclusion: Option<Conclusion> =
+        parse_opt("runs", "conclusion", run, row.conclusion.as_deref())?;
+    if row.status_wanted {
+        let repo: RepoId = parse("runs", "repo", run, &row.repo)?;
+        let (state, words) = commit_state(status, conclusion, row.held != 0);
+        let description: String = match (&row.reason_message, state) {
+            (Some(why), CommitState::Failure | CommitState::Error) => {
+                format!("{words}: {why}").chars().take(140).collect()
+            }
+            _ => words.to_owned(),
+        };
+        let key = format!("status {repo} {} {}", row.commit_sha, row.pipeline);
+        // What was not told yet is out of date.
+        sqlx::query!("DELETE FROM outbox WHERE key = ? AND state = 'waiting'", key)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        let notice = Notice::CommitStatus {
+            repo,
+            run,
+            commit: row.commit_sha.clone(),
+            pipeline: row.pipeline.clone(),
+            state,
+            description,
+        };
+        enqueue(tx, &key, &notice, now).await?;
+    }
+    let bad = match conclusion {
+        Some(Conclusion::Failure | Conclusion::Error | Conclusion::TimedOut) => {
+            status == Status::Finished
+        }
+        Some(Conclusion::Success | Conclusion::Cancelled | Conclusion::Skipped) | None => false,
+    };
+    if bad {
+        let notice = Notice::Notification {
+            event: "run.failed".to_owned(),
+            data: serde_json::json!({
+                "run": run,
+                "repo": row.repo_name,
+                "pipeline": row.pipeline,
+                "branch": row.branch,
+                "commit": row.commit_sha,
+                "title": row.title,
+                "author": row.author,
+                "conclusion": row.conclusion,
+                "reason": { "code": row.reason_code, "message": row.reason_message },
+            }),
+        };
+        enqueue(tx, &format!("run {run}"), &notice, now).await?;
+    }
+    Ok(())
+}
+
+fn commit_state(
+    status: Status,
+    conclusion: Option<Conclusion>,
+    held: bool,
+) -> (CommitState, &'static str) {
+    match (status, conclusion) {
+        (Status::Queued, _) if held => (CommitState::Pending, "waiting for approval"),
+        (Status::Queued, _) => (CommitState::Pending, "queued"),
+        (Status::Running, _) => (CommitState::Pending, "running"),
+        (Status::Finished, None | Some(Conclusion::Success)) => (CommitState::Success, "passed"),
+        (Status::Finished, Some(Conclusion::Skipped)) => (CommitState::Success, "skipped"),
+        (Status::Finished, Some(Conclusion::Failure)) => (CommitState::Failure, "failed"),
+        (Status::Finished, Some(Conclusion::TimedOut)) => (CommitState::Failure, "timed out"),
+        (Status::Finished, Some(Conclusion::Cancelled)) => (CommitState::Error, "cancelled"),
+        (Status::Finished, Some(Conclusion::Error)) => (CommitState::Error, "could not run"),
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteStore {
+    async fn due_messages(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<Message>> {
+        // Only the head of each key may leave, and only when it is due itself.
+        let rows = sqlx::query!(
+            r#"SELECT o.id, o.key, o.notice, o.created_at, o.tries
+               FROM outbox o
+               JOIN (SELECT min(seq) AS seq FROM outbox WHERE state = 'waiting' GROUP BY key) head
+                 ON head.seq = o.seq
+               WHERE o.next_at <= ? ORDER BY o.seq LIMIT ?"#,
+            now.0,
+            limit
+        )
+        .fetch_all(&self.read)
+        .await
+        .map_err(failed)?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Message {
+                    notice: json("outbox", "notice", &row.id, &row.notice)?,
+                    id: parse("outbox", "id", &row.id, &row.id)?,
+                    tries: number("outbox", "tries", &row.id, row.tries)?,
+                    key: row.key,
+                    created_at: Timestamp(row.created_at),
+                })
+            })
+            .collect()
+    }
+
+    async fn next_message_at(&self) -> StoreResult<Option<Timestamp>> {
+        let row = sqlx::query!(
+            r#"SELECT min(o.next_at) AS "at: i64"
+               FROM outbox o
+               JOIN (SELECT min(seq) AS seq FROM outbox WHERE state = 'waiting' GROUP BY key) head
+                 ON head.seq = o.seq"#
+        )
+        .fetch_one(&self.read)
+        .await
+        .map_err(failed)?;
+        Ok(row.at.map(Timestamp))
+    }
+
+    async fn message_sent(&self, id: OutboxId, now: Timestamp) -> StoreResult<()> {
+        self.write(move |tx| {
+            Box::pin(async move {
+                let id = id.to_string();
+                sqlx::query!(
+                    "UPDATE outbox SET state = 'sent', done_at = ?, problem = NULL
+                         WHERE id = ? AND state = 'waiting'",
+                    now.0,
+                    id
+                )
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn message_failed(
+        &self,
+        id: OutboxId,
+        problem: &str,
+        next: Option<Timestamp>,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let problem: String = problem.chars().take(1000).collect();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let id = id.to_string();
+                let (state, next_at, done_at) = match next {
+                    Some(at) => ("waiting", at.0, None),
+                    None => ("dead", now.0, Some(now.0)),
+                };
+                sqlx::query!(
+                    "UPDATE outbox
+                         SET state = ?, next_at = ?, done_at = ?, problem = ?, tries = tries + 1
+                         WHERE id = ? AND state = 'waiting'",
+                    state,
+                    next_at,
+                    done_at,
+                    problem,
+                    id
+                )
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn outbox_counts(&self) -> StoreResult<OutboxCounts> {
+        let row = sqlx::query!(
+            r#"SELECT coalesce(sum(state = 'waiting'), 0) AS "waiting!: i64",
+                      coalesce(sum(state = 'dead'), 0) AS "dead!: i64"
+               FROM outbox"#
+        )
+        .fetch_one(&self.read)
+        .await
+        .map_err(failed)?;
+        Ok(OutboxCounts {
+            waiting: u64::try_from(row.waiting).unwrap_or(0),
+            dead: u64::try_from(row.dead).unwrap_or(0),
+        })
+    }
+
+    async fn trim_outbox(&self, before: Timestamp) -> StoreResult<u64> {
+        self.writer
+            .write_bulk(move |tx| {
+                Box::pin(async move {
+                    let done = sqlx::query!(
+                        "DELETE FROM outbox WHERE seq IN (
+                             SELECT seq FROM outbox
+                             WHERE state <> 'waiting' AND done_at < ? LIMIT 1000)",
+                        before.0
+                    )
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed)?;
+                    Ok(done.rows_affected())
+                })
+            })
+            .await
+    }
 }

@@ -1,9 +1,23 @@
-//! Who is asking. (Placeholder until accounts land: everybody on loopback is the administrator.)
+//! Who is asking. One guard stands before every route and lets through what [`open`] names and
+//! nothing else, so a new route is closed until somebody decides otherwise.
+//!
+//! A program sends `Authorization: Bearer ppt_...`; a browser sends its session cookie. A write by
+//! cookie must come from the server's own pages. Runners and Git have credentials of their own,
+//! checked by their handlers.
 
-use axum::{extract::FromRequestParts, http::request::Parts};
-use pipeyard_model::UserId;
+use axum::{
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use pipeyard_model::{TokenId, UserId};
+use pipeyard_store::accounts::CredentialKind;
 
-use crate::{AppState, error::Failure};
+use crate::{AppState, error::Failure, tokens};
+
+/// The session cookie's name.
+pub const COOKIE: &str = "pipeyard_session";
 
 /// A signed-in person or machine.
 #[derive(Debug, Clone)]
@@ -12,11 +26,156 @@ pub struct Auth {
     pub user: UserId,
     /// Its name, for timelines and the audit log.
     pub name: String,
+    /// Its role's word.
+    pub role: &'static str,
+    /// The session or token that it came with.
+    pub credential: TokenId,
 }
 
 impl FromRequestParts<AppState> for Auth {
     type Rejection = Failure;
-    async fn from_request_parts(_parts: &mut Parts, _state: &AppState) -> Result<Self, Failure> {
-        Ok(Self { user: UserId(uuid::Uuid::nil()), name: "admin".into() })
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
+        if let Some(auth) = parts.extensions.get::<Self>() {
+            return Ok(auth.clone());
+        }
+        authenticate(&parts.method, &parts.headers, state).await
+    }
+}
+
+/// Paths (as the router knows them) that need no sign-in of a person: they are public, or their
+/// handlers check a credential of another kind (a webhook's signature, a runner's key, an
+/// attempt's token).
+fn open(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/api/login")
+        || ["/hooks/", "/git/", "/api/runner/"].iter().any(|prefix| path.starts_with(prefix))
+}
+
+/// Refuses requests to routes that aren't [`open`] and that nobody signed in for.
+pub async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    if !path.as_deref().is_some_and(open) {
+        match authenticate(request.method(), request.headers(), &state).await {
+            Ok(auth) => {
+                request.extensions_mut().insert(auth);
+            }
+            Err(failure) => return refuse(failure),
+        }
+    }
+    next.run(request).await
+}
+
+fn refuse(failure: Failure) -> Response {
+    let status = failure.status();
+    let mut response = failure.into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        let value = header::HeaderValue::from_static("Bearer realm=\"pipeyard\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+async fn authenticate(
+    method: &Method,
+    headers: &HeaderMap,
+    state: &AppState,
+) -> Result<Auth, Failure> {
+    let (secret, expected) = if let Some(token) = bearer(headers) {
+        (token, CredentialKind::Token)
+    } else if let Some(cookie) = session(headers) {
+        (cookie, CredentialKind::Session)
+    } else {
+        return Err(unauthenticated("you are not signed in"));
+    };
+    let signed_in = state
+        .store
+        .signed_in(tokens::hash(secret), state.clock.now())
+        .await?
+        .filter(|who| who.kind == expected)
+        .ok_or_else(|| unauthenticated("the token or session is unknown, revoked or over"))?;
+    if expected == CredentialKind::Session && !method.is_safe() && !same_origin(headers, state) {
+        return Err(cross_site());
+    }
+    Ok(Auth {
+        user: signed_in.user.id,
+        role: signed_in.user.role.as_str(),
+        name: signed_in.user.name,
+        credential: signed_in.credential,
+    })
+}
+
+/// The answer to a write that another site's page sent.
+pub(crate) fn cross_site() -> Failure {
+    Failure::new(
+        StatusCode::FORBIDDEN,
+        "cross_site",
+        "a write by cookie must come from Pipeyard's own pages",
+    )
+    .hint("programs use a token: pipectl login")
+}
+
+fn unauthenticated(message: &str) -> Failure {
+    Failure::new(StatusCode::UNAUTHORIZED, "unauthenticated", message).hint("pipectl login")
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn session(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+/// Whether a browser says that the request comes from this server's own page. Browsers send
+/// `Sec-Fetch-Site` or `Origin` with every write; without either it isn't believed.
+pub(crate) fn same_origin(headers: &HeaderMap, state: &AppState) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return matches!(site.as_bytes(), b"same-origin" | b"none");
+    }
+    let Some(origin) = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let host = |text: &str| {
+        text.parse::<Uri>().ok().and_then(|uri| uri.authority().map(ToString::to_string))
+    };
+    let Some(origin) = host(origin) else { return false };
+    let here = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    here == Some(origin.as_str()) || host(&state.config.url()) == Some(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_named_paths_are_open() {
+        for path in ["/healthz", "/api/login", "/hooks/{forge}/{hook}", "/api/runner/claim"] {
+            assert!(open(path), "{path}");
+        }
+        for path in [
+            "/metrics",
+            "/api/me",
+            "/api/runs",
+            "/api/runners",
+            "/api/openapi.json",
+            "/api/login/x",
+        ] {
+            assert!(!open(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_session_is_found_among_other_cookies() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, "a=b; pipeyard_session=pps_x; c=d".parse().unwrap());
+        assert_eq!(session(&headers), Some("pps_x"));
+        headers.insert(header::COOKIE, "xpipeyard_session=1; pipeyard_session2=2".parse().unwrap());
+        assert_eq!(session(&headers), None);
     }
 }

@@ -1,8 +1,47 @@
-//! (to be written)
+//! For machines that watch over the server: alive, ready, and numbers for Prometheus.
 
-use crate::AppState;
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::auth::Auth;
+use crate::{AppState, error::ApiResult};
 
 /// The routes of this file.
-pub fn router() -> utoipa_axum::router::OpenApiRouter<AppState> {
-    utoipa_axum::router::OpenApiRouter::new()
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready)).routes(routes!(metrics))
+}
+
+/// The process answers.
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// The process can do its work: the database answers, and it isn't stopping.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+    responses((status = 200, body = String), (status = 503, body = String)))]
+async fn ready(State(state): State<AppState>) -> (StatusCode, &'static str) {
+    if state.stopping.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    match state.store.last_event().await {
+        Ok(_) => (StatusCode::OK, "ready\n"),
+        Err(error) => {
+            tracing::warn!(error = %error, "not ready: the store failed");
+            (StatusCode::SERVICE_UNAVAILABLE, "the database doesn't answer\n")
+        }
+    }
+}
+
+/// Numbers in the OpenMetrics text format.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
+async fn metrics(State(state): State<AppState>, _auth: Auth) -> ApiResult<Response> {
+    let text = state.metrics.collect(&state).await?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
