@@ -5,6 +5,7 @@
 //! that it doesn't know. There is no business rule here.
 
 pub mod deploys;
+pub mod client;
 pub mod error;
 pub mod hooks;
 pub mod runner;
