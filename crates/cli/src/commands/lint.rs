@@ -1,0 +1,93 @@
+//! `lint` and `explain`: local, no server.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    context::Context,
+    exit::{Exit, Failure, Outcome},
+    output::{Column, cell},
+    term,
+};
+
+/// Check pipeline files. Without files: `.pipeyard.yml` and `.pipeyard/*.yml` here.
+#[derive(Debug, clap::Args)]
+pub struct Lint {
+    /// The files.
+    files: Vec<PathBuf>,
+    /// Warnings are errors too.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Explain an error code, P204.
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// The code.
+    code: String,
+}
+
+fn default_files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let single = PathBuf::from(".pipeyard.yml");
+    if single.is_file() {
+        files.push(single);
+    }
+    let mut several: Vec<_> = fs::read_dir(".pipeyard")
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "yml" || e == "yaml"))
+        .collect();
+    several.sort();
+    files.extend(several);
+    files
+}
+
+impl Lint {
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        let files = if self.files.is_empty() { default_files() } else { self.files };
+        if files.is_empty() {
+            return Err(Failure::usage("there is no .pipeyard.yml and no .pipeyard/*.yml here")
+                .hint("the shortest one has four lines:\njobs:\n  test:\n    image: rust:1.95\n    run: cargo test"));
+        }
+        let mut all = Vec::new();
+        let mut bad = false;
+        for file in &files {
+            let bytes = fs::read(file).map_err(|e| Failure::usage(format!("failed to read {}: {e}", file.display())))?;
+            let text = String::from_utf8_lossy(&bytes);
+            for finding in super::findings(&file.display().to_string(), &text) {
+                bad |= finding.severity == "error" || self.strict;
+                if context.for_people() {
+                    term::put(format!("{}\n", finding.rendered.trim_end()).as_bytes());
+                }
+                all.push(finding);
+            }
+        }
+        if context.for_people() {
+            let word = if bad { "not good" } else { "good" };
+            term::say(&format!("{} file(s) checked: {word}", files.len()));
+        } else {
+            context.print(
+                &all,
+                &[
+                    Column("PATH", |r| cell(&r["path"])),
+                    Column("LINE", |r| cell(&r["line"])),
+                    Column("COLUMN", |r| cell(&r["column"])),
+                    Column("CODE", |r| cell(&r["code"])),
+                    Column("MESSAGE", |r| cell(&r["message"])),
+                ],
+            )?;
+        }
+        Ok(if bad { Exit::Usage } else { Exit::Ok })
+    }
+}
+
+impl Explain {
+    pub(crate) fn run(self, _context: &Context) -> Outcome {
+        let page = super::explanation(&self.code).ok_or_else(|| {
+            Failure::not_found(format!("there is no code {:?}", self.code)).hint("codes look like P204; pipectl lint prints them")
+        })?;
+        term::put(page.as_bytes());
+        Ok(Exit::Ok)
+    }
+}

@@ -1,0 +1,101 @@
+//! `repos`: which repositories Pipeyard knows.
+
+use std::path::Path;
+
+use pipeyard_api::{client::escape, views::{AddRepo, AddedRepo, RepoView}};
+use pipeyard_model::RepoName;
+
+use super::{age, hook};
+use crate::{
+    context::Context,
+    exit::{Exit, Failure, Outcome},
+    output::{Column, cell},
+    term,
+};
+
+/// Repositories.
+#[derive(Debug, clap::Subcommand)]
+pub enum Repos {
+    /// List them.
+    List,
+    /// Add one by its path or URL. Prints the webhook's secret, once.
+    Add(Add),
+    /// Forget one; its runs stay.
+    Rm {
+        /// Its name.
+        name: RepoName,
+    },
+}
+
+/// Add a repository.
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// Path on the server's machine, or URL.
+    url: String,
+    /// Its name; from the URL's last part if absent.
+    #[arg(long)]
+    name: Option<RepoName>,
+    /// `git` or `github`; found out from the URL if absent.
+    #[arg(long)]
+    forge: Option<String>,
+    /// Its default branch; found out from HEAD if absent.
+    #[arg(long)]
+    default_branch: Option<String>,
+    /// Install the post-receive hook; the repository is on this machine.
+    #[arg(long)]
+    install_hook: bool,
+}
+
+const COLUMNS: &[Column] = &[
+    Column("NAME", |r| cell(&r["name"])),
+    Column("FORGE", |r| cell(&r["forge"])),
+    Column("BRANCH", |r| cell(&r["default_branch"])),
+    Column("URL", |r| cell(&r["url"])),
+    Column("AGE", |r| age(&r["created_at"])),
+    Column("PROBLEM", |r| r["problem"]["message"].as_str().unwrap_or("").to_owned()),
+];
+
+impl Repos {
+    pub(crate) async fn run(self, context: &Context) -> Outcome {
+        let client = context.client()?;
+        match self {
+            Self::List => {
+                let repos: Vec<RepoView> = client.get("/api/repos").await?;
+                if repos.is_empty() && context.for_people() {
+                    term::say("no repositories yet: pipectl repos add PATH-or-URL");
+                }
+                context.print(&repos, COLUMNS)?;
+            }
+            Self::Add(add) => {
+                let local = Path::new(&add.url);
+                let url = if local.is_dir() {
+                    std::fs::canonicalize(local)?.display().to_string()
+                } else if add.install_hook {
+                    return Err(Failure::usage(format!("{} is no folder of this machine: the hook can't be installed", add.url)));
+                } else {
+                    add.url.clone()
+                };
+                let body = AddRepo { name: add.name, url, forge: add.forge, default_branch: add.default_branch };
+                let added: AddedRepo = client.post("/api/repos", &body).await?;
+                let hook_url = format!("{}{}", client.base(), added.repo.hook_path);
+                if add.install_hook {
+                    hook::install(local, &hook_url, &added.hook_secret)?;
+                    term::say(&format!("{} is added; its hook is installed", added.repo.name));
+                } else {
+                    term::say(&format!("{} is added; its webhook is {hook_url}", added.repo.name));
+                    term::say("keep the secret: it isn't shown again");
+                }
+                context.print(
+                    &added,
+                    &[
+                        Column("NAME", |r| cell(&r["repo"]["name"])),
+                        Column("HOOK", |r| cell(&r["repo"]["hook_path"])),
+                        Column("SECRET", |r| cell(&r["hook_secret"])),
+                    ],
+                )?;
+            }
+            Self::Rm { name } => client.delete(&format!("/api/repos/{}", escape(name.as_str()))).await?,
+        }
+        Ok(Exit::Ok)
+    }
+}
