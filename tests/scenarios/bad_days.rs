@@ -27,7 +27,8 @@ fn ledger(path: &Path) -> BTreeMap<String, usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_the_server_loses_and_doubles_nothing() {
     let mut random = StdRng::seed_from_u64(seed());
-    let mut pipeyard = Installation::start(Options { executor: "local", slots: 3, ..Options::default() }).await;
+    let mut pipeyard =
+        Installation::start(Options { executor: "local", slots: 3, ..Options::default() }).await;
     let repo = TestRepo::new(pipeyard.dir.path(), "shop");
     pipeyard.add_repo(&repo.bare);
     let book = pipeyard.path("ledger");
@@ -52,7 +53,10 @@ async fn killing_the_server_loses_and_doubles_nothing() {
         let runs = pipeyard.json(&["runs", "list", "--limit", "100"]);
         let known = runs.as_array().map_or(0, Vec::len);
         let open = runs.as_array().is_some_and(|r| r.iter().any(|r| r["status"] != "finished"));
-        assert!(open || known < commits.len(), "round {round} killed the server with nothing in flight");
+        assert!(
+            open || known < commits.len(),
+            "round {round} killed the server with nothing in flight"
+        );
         pipeyard.kill_server();
         // One push while nobody listens: the comparison of refs finds it.
         let sha = repo.commit(&format!("Round {round}, while the server is away"));
@@ -101,7 +105,8 @@ async fn killing_the_runner_offers_its_job_again_and_leaks_nothing() {
         return;
     }
     let mut random = StdRng::seed_from_u64(seed());
-    let delays: Vec<_> = (0..ROUNDS).map(|_| Duration::from_millis(random.random_range(0..1500))).collect();
+    let delays: Vec<_> =
+        (0..ROUNDS).map(|_| Duration::from_millis(random.random_range(0..1500))).collect();
     let rounds = delays.into_iter().map(|delay| tokio::spawn(one_runner_kill(delay)));
     for round in rounds.collect::<Vec<_>>() {
         round.await.expect("the round held");
@@ -141,7 +146,10 @@ async fn one_runner_kill(delay: Duration) {
         assert_eq!(log.lines().filter(|l| l.starts_with("line ")).count(), 5000);
         let label = format!("label=pipeyard.job={}", job["id"].as_str().expect("an id"));
         until("no container is left", Duration::from_secs(60), async || {
-            let left = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output().ok()?;
+            let left = std::process::Command::new("docker")
+                .args(["ps", "-aq", "--filter", &label])
+                .output()
+                .ok()?;
             left.stdout.is_empty().then_some(())
         })
         .await;

@@ -43,7 +43,14 @@ jobs:
     let artifacts = pipeyard.json(&["artifacts", "list", &id]);
     assert_eq!(artifacts[0]["path"], "out.txt", "{artifacts:#}");
     let file = pipeyard.path("got.txt");
-    let _ = pipeyard.pipectl_ok(&["artifacts", "get", &id, "out.txt", "--to", &file.display().to_string()]);
+    let _ = pipeyard.pipectl_ok(&[
+        "artifacts",
+        "get",
+        &id,
+        "out.txt",
+        "--to",
+        &file.display().to_string(),
+    ]);
     assert_eq!(std::fs::read_to_string(file).expect("the artifact"), format!("{sha}\n"));
 }
 

@@ -88,11 +88,16 @@ impl Installation {
         let dir = TempDir::new().expect("a temporary folder");
         let mut it = Self { dir, listen: free_address(), options, server: None, runner: None };
         let token = it.path("runner-token");
-        fs::write(&token, format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()))
-            .expect("write the runner's token");
-        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("close the token's file");
+        fs::write(
+            &token,
+            format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()),
+        )
+        .expect("write the runner's token");
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600))
+            .expect("close the token's file");
         it.start_server().await;
-        let code = it.pipectl_ok(&["login-code", "--data", &it.path("server").display().to_string()]);
+        let code =
+            it.pipectl_ok(&["login-code", "--data", &it.path("server").display().to_string()]);
         let _ = it.pipectl_ok(&["login", &it.url(), "--code", code.trim()]);
         it
     }
@@ -136,9 +141,13 @@ impl Installation {
         self.server = Some(child);
         let ready = format!("{}/readyz", self.url());
         let log = self.path("server.log");
-        until(&format!("the server is ready, see {}", log.display()), Duration::from_secs(30), async || {
-            reqwest::get(&ready).await.ok().filter(|r| r.status().is_success()).map(|_| ())
-        })
+        until(
+            &format!("the server is ready, see {}", log.display()),
+            Duration::from_secs(30),
+            async || {
+                reqwest::get(&ready).await.ok().filter(|r| r.status().is_success()).map(|_| ())
+            },
+        )
         .await;
     }
 
@@ -149,7 +158,13 @@ impl Installation {
     pub fn start_runner(&mut self) {
         let child = Command::new(pipectl())
             .args(["runner", "--server", &self.url(), "--name", "test"])
-            .args(["--executor", self.options.executor, "--slots", &self.options.slots.to_string(), "--data"])
+            .args([
+                "--executor",
+                self.options.executor,
+                "--slots",
+                &self.options.slots.to_string(),
+                "--data",
+            ])
             .arg(self.path("runner"))
             .arg("--token-file")
             .arg(self.path("runner-token"))
@@ -194,7 +209,11 @@ impl Installation {
     pub fn pipectl_ok(&self, args: &[&str]) -> String {
         let output = self.pipectl(args);
         let problem = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "pipectl {args:?} ended with {}: {problem}", output.status);
+        assert!(
+            output.status.success(),
+            "pipectl {args:?} ended with {}: {problem}",
+            output.status
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -207,7 +226,8 @@ impl Installation {
         let mut all = args.to_vec();
         all.extend(["--output", "json"]);
         let text = self.pipectl_ok(&all);
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("pipectl {args:?} printed no JSON ({e}): {text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("pipectl {args:?} printed no JSON ({e}): {text}"))
     }
 
     /// Tells Pipeyard about a repository and installs its hook.
@@ -220,7 +240,10 @@ impl Installation {
     pub async fn finished_run(&self, commit: &str, within: Duration) -> Value {
         until(&format!("the run of {commit} ends"), within, async || {
             let runs = self.json(&["runs", "list"]);
-            let run = runs.as_array()?.iter().find(|r| r["commit"] == commit && r["status"] == "finished")?;
+            let run = runs
+                .as_array()?
+                .iter()
+                .find(|r| r["commit"] == commit && r["status"] == "finished")?;
             Some(self.json(&["runs", "view", &run["id"].to_string()]))
         })
         .await

@@ -4,8 +4,8 @@
 //! JSON throughout, times as RFC 3339 text in UTC. Additive changes only: a reader ignores fields
 //! that it doesn't know. There is no business rule here.
 
-pub mod deploys;
 pub mod client;
+pub mod deploys;
 pub mod error;
 pub mod hooks;
 pub mod runner;

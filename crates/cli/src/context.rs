@@ -45,18 +45,28 @@ impl Context {
         let profile = profiles.profiles.get(self.profile_name());
         if profile.is_none() && self.global.profile.is_some() {
             let known: Vec<_> = profiles.profiles.keys().map(String::as_str).collect();
-            return Err(Failure::new(Exit::Permission, format!("there is no profile {:?}", self.profile_name()))
-                .hint(format!("profiles: {}; pipectl login URL --profile NAME makes one", known.join(", "))));
+            return Err(Failure::new(
+                Exit::Permission,
+                format!("there is no profile {:?}", self.profile_name()),
+            )
+            .hint(format!(
+                "profiles: {}; pipectl login URL --profile NAME makes one",
+                known.join(", ")
+            )));
         }
         let token = std::env::var("PIPEYARD_TOKEN").ok().filter(|t| !t.is_empty());
         let (server, token) = match (&self.global.server, profile) {
-            (Some(server), Some(p)) if *server == p.server => (server.clone(), token.or(Some(p.token.clone()))),
+            (Some(server), Some(p)) if *server == p.server => {
+                (server.clone(), token.or(Some(p.token.clone())))
+            }
             // A profile's token is for the profile's server only.
             (Some(server), _) => (server.clone(), token),
             (None, Some(p)) => (p.server.clone(), token.or(Some(p.token.clone()))),
             (None, None) => {
                 return Err(Failure::new(Exit::Permission, "you aren't signed in to any server")
-                    .hint("pipectl login URL (the first start of a server prints a one-time login)"));
+                    .hint(
+                        "pipectl login URL (the first start of a server prints a one-time login)",
+                    ));
             }
         };
         Ok(Client::new(&server, token)?)

@@ -32,7 +32,12 @@ pub struct Column(pub &'static str, pub fn(&Value) -> String);
 ///
 /// # Errors
 /// When the query isn't JMESPath or can't be applied.
-pub fn print(format: Format, query: Option<&str>, value: Value, columns: &[Column]) -> Result<(), Failure> {
+pub fn print(
+    format: Format,
+    query: Option<&str>,
+    value: Value,
+    columns: &[Column],
+) -> Result<(), Failure> {
     let (value, columns) = match query {
         None => (value, columns),
         Some(query) => (apply(query, &value)?, &[][..]),
@@ -41,7 +46,9 @@ pub fn print(format: Format, query: Option<&str>, value: Value, columns: &[Colum
         Format::Json => pretty(&value),
         Format::Jsonl => rows(&value).iter().map(|row| format!("{row}\n")).collect(),
         Format::Yaml => serde_yaml::to_string(&value).map_err(|e| Failure::usage(e.to_string()))?,
-        Format::Text => rows(&value).into_iter().map(|row| cells(row, columns).join("\t") + "\n").collect(),
+        Format::Text => {
+            rows(&value).into_iter().map(|row| cells(row, columns).join("\t") + "\n").collect()
+        }
         Format::Table => table(&value, columns),
     };
     term::put(text.as_bytes());
@@ -50,7 +57,8 @@ pub fn print(format: Format, query: Option<&str>, value: Value, columns: &[Colum
 
 fn apply(query: &str, value: &Value) -> Result<Value, Failure> {
     let bad = |e: &dyn std::fmt::Display| {
-        Failure::usage(format!("failed to apply --query {query:?}: {e}")).hint("JMESPath is explained at https://jmespath.org")
+        Failure::usage(format!("failed to apply --query {query:?}: {e}"))
+            .hint("JMESPath is explained at https://jmespath.org")
     };
     let expression = jmespath::compile(query).map_err(|e| bad(&e))?;
     let found = expression.search(value).map_err(|e| bad(&e))?;
@@ -93,7 +101,7 @@ pub fn cell(value: &Value) -> String {
 fn table(value: &Value, columns: &[Column]) -> String {
     let rows = rows(value);
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if columns.is_empty() {
         if let Some(Value::Object(fields)) = rows.first() {
             table.set_header(fields.keys().map(|k| k.to_uppercase()));
@@ -102,7 +110,9 @@ fn table(value: &Value, columns: &[Column]) -> String {
         table.set_header(columns.iter().map(|Column(head, _)| *head));
     }
     for row in rows {
-        table.add_row(cells(row, columns).into_iter().map(|cell| term::safe_for_terminal(&cell, false)));
+        table.add_row(
+            cells(row, columns).into_iter().map(|cell| term::safe_for_terminal(&cell, false)),
+        );
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -123,7 +133,6 @@ mod tests {
     #[test]
     fn a_query_sees_the_whole_result() {
         let value = json!([{"id": 1, "status": "running"}, {"id": 2, "status": "finished"}]);
-        assert_eq!(apply("length(@)", &value).unwrap(), json!(2.0).as_f64().map_or(json!(2), |_| apply("length(@)", &value).unwrap()));
         assert_eq!(apply("[?status=='running'].id", &value).unwrap(), json!([1]));
         let error = apply("[?", &value).unwrap_err();
         assert!(error.message.contains("--query"), "{}", error.message);
@@ -132,7 +141,10 @@ mod tests {
     #[test]
     fn a_table_has_a_head_and_no_frame() {
         let value = json!([{"id": 81, "title": "Fix 한글\nsecond"}, {"id": 7, "title": "x"}]);
-        let text = table(&value, &[Column("RUN", |r| cell(&r["id"])), Column("TITLE", |r| cell(&r["title"]))]);
+        let text = table(
+            &value,
+            &[Column("RUN", |r| cell(&r["id"])), Column("TITLE", |r| cell(&r["title"]))],
+        );
         assert_eq!(text, "RUN  TITLE\n81   Fix 한글 second\n7    x\n");
     }
 }

@@ -60,8 +60,9 @@ impl Profiles {
     /// When it can't be read or isn't what it should be.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         match fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text)
-                .map_err(|e| Failure::usage(format!("failed to read {}: {}", path.display(), e.message()))),
+            Ok(text) => toml::from_str(&text).map_err(|e| {
+                Failure::usage(format!("failed to read {}: {}", path.display(), e.message()))
+            }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(Failure::usage(format!("failed to read {}: {e}", path.display()))),
         }
@@ -72,7 +73,9 @@ impl Profiles {
     /// # Errors
     /// When it can't be written.
     pub fn write(&self, path: &Path) -> Result<(), Failure> {
-        let fail = |e: &dyn std::fmt::Display| Failure::usage(format!("failed to write {}: {e}", path.display()));
+        let fail = |e: &dyn std::fmt::Display| {
+            Failure::usage(format!("failed to write {}: {e}", path.display()))
+        };
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(|e| fail(&e))?;
         }

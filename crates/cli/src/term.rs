@@ -50,7 +50,10 @@ pub(crate) fn safe_for_terminal(text: &str, colour: bool) -> String {
                             None => break None,
                         }
                     };
-                    if colour && end == Some('m') && body.bytes().all(|b| b.is_ascii_digit() || matches!(b, b';' | b':')) {
+                    if colour
+                        && end == Some('m')
+                        && body.bytes().all(|b| b.is_ascii_digit() || matches!(b, b';' | b':'))
+                    {
                         out.push_str("\u{1b}[");
                         out.push_str(&body);
                         out.push('m');
@@ -73,7 +76,8 @@ pub(crate) fn safe_for_terminal(text: &str, colour: bool) -> String {
                     out.clear();
                 }
             }
-            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {}
+            c if c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {}
             c => out.push(c),
         }
     }
@@ -86,7 +90,8 @@ mod tests {
 
     #[test]
     fn only_colours_reach_the_terminal() {
-        let text = "\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}\u{1b}]52;c;eA==\u{1b}\\\u{1b}[2Jx\u{7}";
+        let text =
+            "\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}\u{1b}]52;c;eA==\u{1b}\\\u{1b}[2Jx\u{7}";
         assert_eq!(safe_for_terminal(text, true), "\u{1b}[31mred\u{1b}[0m x");
         assert_eq!(safe_for_terminal(text, false), "red x");
         assert_eq!(safe_for_terminal("10 %\r100 %", true), "100 %");

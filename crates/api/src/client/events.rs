@@ -75,13 +75,20 @@ impl Events {
                     _ => self.open = None,
                 }
             }
-            let headers: Vec<_> = self.last.iter().map(|id| ("last-event-id", id.clone())).collect();
+            let headers: Vec<_> =
+                self.last.iter().map(|id| ("last-event-id", id.clone())).collect();
             match self.client.open(&self.path, &headers).await {
                 Ok(response) => {
                     away_since = None;
-                    self.open = Some(Open { body: Box::pin(response.bytes_stream()), parser: Parser::default() });
+                    self.open = Some(Open {
+                        body: Box::pin(response.bytes_stream()),
+                        parser: Parser::default(),
+                    });
                 }
-                Err(error @ (ClientError::Unreachable { .. } | ClientError::Refused { status: 503, .. })) => {
+                Err(
+                    error @ (ClientError::Unreachable { .. }
+                    | ClientError::Refused { status: 503, .. }),
+                ) => {
                     let since = *away_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > AWAY {
                         return Err(error);
@@ -124,7 +131,8 @@ impl Parser {
 
     fn next(&mut self) -> Option<Event> {
         while let Some(end) = self.bytes[self.read..].iter().position(|b| *b == b'\n') {
-            let line = String::from_utf8_lossy(&self.bytes[self.read..self.read + end]).into_owned();
+            let line =
+                String::from_utf8_lossy(&self.bytes[self.read..self.read + end]).into_owned();
             self.read += end + 1;
             let line = line.strip_suffix('\r').unwrap_or(&line);
             if line.is_empty() {
@@ -174,7 +182,10 @@ mod tests {
             std::iter::from_fn(|| parser.next()).collect::<Vec<_>>()
         };
         assert_eq!(whole.len(), 3);
-        assert_eq!(whole[0], Event { id: Some("7".into()), kind: "message".into(), data: "[1,\n2]".into() });
+        assert_eq!(
+            whole[0],
+            Event { id: Some("7".into()), kind: "message".into(), data: "[1,\n2]".into() }
+        );
         assert_eq!(whole[1], Event { id: None, kind: "end".into(), data: String::new() });
         for cut in 0..text.len() {
             let mut parser = Parser::default();

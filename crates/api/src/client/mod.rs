@@ -83,7 +83,8 @@ impl Client {
     /// loopback.
     pub fn new(base: &str, token: Option<String>) -> Result<Self, ClientError> {
         install_crypto();
-        let bad = |cause: &str| ClientError::BadAddress { url: base.to_owned(), cause: cause.to_owned() };
+        let bad =
+            |cause: &str| ClientError::BadAddress { url: base.to_owned(), cause: cause.to_owned() };
         let url = reqwest::Url::parse(base).map_err(|e| bad(&e.to_string()))?;
         let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         match url.scheme() {
@@ -137,7 +138,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn post<B: Serialize + Sync, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
+    pub async fn post<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
         self.answer(path, self.request(Method::POST, path).json(body).timeout(ANSWER)).await
     }
 
@@ -145,7 +150,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn put<B: Serialize + Sync, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
+    pub async fn put<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
         self.answer(path, self.request(Method::PUT, path).json(body).timeout(ANSWER)).await
     }
 
@@ -161,7 +170,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn open(&self, path: &str, headers: &[(&'static str, String)]) -> Result<reqwest::Response, ClientError> {
+    pub async fn open(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> Result<reqwest::Response, ClientError> {
         let mut request = self.request(Method::GET, path);
         for (name, value) in headers {
             request = request.header(*name, value);
@@ -169,16 +182,26 @@ impl Client {
         self.send(path, request).await
     }
 
-    async fn answer<T: DeserializeOwned>(&self, path: &str, request: reqwest::RequestBuilder) -> Result<T, ClientError> {
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, ClientError> {
         let response = self.send(path, request).await?;
         let bytes = response.bytes().await.map_err(|e| self.unreachable(&e))?;
         // A request without an answer's body, such as a logout, is read as null.
         let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-        serde_json::from_slice(bytes)
-            .map_err(|e| ClientError::BadAnswer { url: format!("{}{path}", self.base), cause: e.to_string() })
+        serde_json::from_slice(bytes).map_err(|e| ClientError::BadAnswer {
+            url: format!("{}{path}", self.base),
+            cause: e.to_string(),
+        })
     }
 
-    async fn send(&self, path: &str, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
+    async fn send(
+        &self,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, ClientError> {
         let response = request
             .header(header::ACCEPT, "application/json, text/event-stream, */*")
             .send()
@@ -210,6 +233,23 @@ impl Client {
         }
         ClientError::Unreachable { url: self.base.clone(), cause: cause.to_string() }
     }
+}
+
+/// Posts a body with its signature, as `pipectl hook` does; answers what the server says for people.
+///
+/// # Errors
+/// In words: the address, the network, or the server's refusal.
+pub async fn post_signed(url: &str, signature: String, body: Vec<u8>) -> Result<(), String> {
+    let base = url.split("/hooks/").next().unwrap_or(url);
+    let client = Client::new(base, None).map_err(|e| e.to_string())?;
+    let path = url.strip_prefix(client.base()).unwrap_or(url);
+    let request = client
+        .request(Method::POST, path)
+        .header("x-pipeyard-signature-256", signature)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .timeout(CONNECT);
+    client.send(path, request).await.map(drop).map_err(|e| e.to_string())
 }
 
 /// Escapes one part of a path or a query value.

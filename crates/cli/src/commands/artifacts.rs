@@ -40,7 +40,8 @@ impl Artifacts {
         match self {
             Self::List { run } => {
                 let run = run_number(&client, &run).await?;
-                let artifacts: Vec<ArtifactView> = client.get(&format!("/api/runs/{run}/artifacts")).await?;
+                let artifacts: Vec<ArtifactView> =
+                    client.get(&format!("/api/runs/{run}/artifacts")).await?;
                 context.print(
                     &artifacts,
                     &[
@@ -53,11 +54,15 @@ impl Artifacts {
             }
             Self::Get { run, path, to } => {
                 let run = run_number(&client, &run).await?;
-                let artifacts: Vec<ArtifactView> = client.get(&format!("/api/runs/{run}/artifacts")).await?;
-                let known = || artifacts.iter().map(|a| a.path.as_str()).collect::<Vec<_>>().join(", ");
-                let artifact = artifacts.iter().rev().find(|a| a.path == path).ok_or_else(|| {
-                    Failure::not_found(format!("run {run} kept no {path:?}")).hint(format!("it kept: {}", known()))
-                })?;
+                let artifacts: Vec<ArtifactView> =
+                    client.get(&format!("/api/runs/{run}/artifacts")).await?;
+                let known =
+                    || artifacts.iter().map(|a| a.path.as_str()).collect::<Vec<_>>().join(", ");
+                let artifact =
+                    artifacts.iter().rev().find(|a| a.path == path).ok_or_else(|| {
+                        Failure::not_found(format!("run {run} kept no {path:?}"))
+                            .hint(format!("it kept: {}", known()))
+                    })?;
                 download(&client, artifact, to).await?;
             }
         }
@@ -65,17 +70,23 @@ impl Artifacts {
     }
 }
 
-async fn download(client: &pipeyard_api::client::Client, artifact: &ArtifactView, to: Option<PathBuf>) -> Result<(), Failure> {
+async fn download(
+    client: &pipeyard_api::client::Client,
+    artifact: &ArtifactView,
+    to: Option<PathBuf>,
+) -> Result<(), Failure> {
     use sha2::{Digest as _, Sha256};
     let response = client.open(&format!("/api/artifacts/{}", artifact.id), &[]).await?;
     let mut body = response.bytes_stream();
-    let to = to.unwrap_or_else(|| PathBuf::from(artifact.path.rsplit('/').next().unwrap_or("artifact")));
+    let to =
+        to.unwrap_or_else(|| PathBuf::from(artifact.path.rsplit('/').next().unwrap_or("artifact")));
     let stdout = to.as_os_str() == "-";
     let partial = to.with_extension("partial");
     let mut file = if stdout { None } else { Some(tokio::fs::File::create(&partial).await?) };
     let mut digest = Sha256::new();
     while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|e| Failure::new(Exit::Unreachable, format!("the download broke off: {e}")))?;
+        let piece = piece
+            .map_err(|e| Failure::new(Exit::Unreachable, format!("the download broke off: {e}")))?;
         digest.update(&piece);
         match &mut file {
             Some(file) => file.write_all(&piece).await?,
@@ -84,7 +95,10 @@ async fn download(client: &pipeyard_api::client::Client, artifact: &ArtifactView
     }
     let sha256 = hex::encode(digest.finalize());
     if sha256 != artifact.sha256 {
-        return Err(Failure::new(Exit::Failed, format!("the bytes have the digest {sha256}, not {}", artifact.sha256)));
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("the bytes have the digest {sha256}, not {}", artifact.sha256),
+        ));
     }
     if let Some(mut file) = file {
         file.flush().await?;

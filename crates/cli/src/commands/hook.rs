@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 
 use crate::{
     exit::{Exit, Failure, Outcome},
@@ -59,7 +61,9 @@ impl Hook {
     pub(crate) async fn run(self) -> Outcome {
         match tokio::time::timeout(LIMIT, tell(&self.file)).await {
             Ok(Ok(())) => {}
-            Ok(Err(problem)) => term::say(&format!("pipeyard: not told ({problem}); it will find this push by itself")),
+            Ok(Err(problem)) => term::say(&format!(
+                "pipeyard: not told ({problem}); it will find this push by itself"
+            )),
             Err(_) => term::say("pipeyard: no answer within 2 s; it will find this push by itself"),
         }
         Ok(Exit::Ok)
@@ -67,23 +71,29 @@ impl Hook {
 }
 
 async fn tell(file: &Path) -> Result<(), String> {
-    let text = fs::read_to_string(file).map_err(|e| format!("failed to read {}: {e}", file.display()))?;
-    let config: HookFile = toml::from_str(&text).map_err(|e| format!("{}: {}", file.display(), e.message()))?;
+    let text =
+        fs::read_to_string(file).map_err(|e| format!("failed to read {}: {e}", file.display()))?;
+    let config: HookFile =
+        toml::from_str(&text).map_err(|e| format!("{}: {}", file.display(), e.message()))?;
     let mut input = String::new();
     std::io::stdin().take(MAX_UPDATES).read_to_string(&mut input).map_err(|e| e.to_string())?;
     let updates: Vec<_> = input
         .lines()
         .filter_map(|line| {
             let mut parts = line.splitn(3, ' ');
-            Some(Update { old: parts.next()?.into(), new: parts.next()?.into(), reference: parts.next()?.into() })
+            Some(Update {
+                old: parts.next()?.into(),
+                new: parts.next()?.into(),
+                reference: parts.next()?.into(),
+            })
         })
         .collect();
     let body = serde_json::to_vec(&Updates { updates }).map_err(|e| e.to_string())?;
-    let answer = pipeyard_api::client::post_signed(&config.url, &config.secret, body).await?;
-    for line in answer.lines().take(20) {
-        term::say(&format!("pipeyard: {line}"));
-    }
-    Ok(())
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(config.secret.as_bytes()).map_err(|e| e.to_string())?;
+    mac.update(&body);
+    let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+    pipeyard_api::client::post_signed(&config.url, signature, body).await
 }
 
 /// Installs the hook in a bare repository of this machine.
@@ -93,7 +103,9 @@ async fn tell(file: &Path) -> Result<(), String> {
 pub(crate) fn install(repo: &Path, url: &str, secret: &str) -> Result<(), Failure> {
     let git_dir = [repo.to_path_buf(), repo.join(".git")]
         .into_iter()
-        .find(|dir| dir.join("HEAD").is_file() && dir.join("hooks").is_dir() || dir.join("objects").is_dir())
+        .find(|dir| {
+            dir.join("HEAD").is_file() && dir.join("hooks").is_dir() || dir.join("objects").is_dir()
+        })
         .ok_or_else(|| Failure::usage(format!("{} isn't a Git repository", repo.display())))?;
     let git_dir = fs::canonicalize(&git_dir)?;
     let hooks = git_dir.join("hooks");
@@ -111,7 +123,8 @@ pub(crate) fn install(repo: &Path, url: &str, secret: &str) -> Result<(), Failur
     }
     let config = HookFile { url: url.to_owned(), secret: secret.to_owned() };
     let text = toml::to_string(&config).map_err(|e| Failure::usage(e.to_string()))?;
-    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
+    let mut out =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
     out.write_all(text.as_bytes())?;
     fs::write(&script, format!("#!/bin/sh\n{marker}\nexec {line}\n"))?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;

@@ -2,7 +2,10 @@
 
 use std::io::Read as _;
 
-use pipeyard_api::{client::Client, views::{Login as LoginBody, Me}};
+use pipeyard_api::{
+    client::Client,
+    views::{Login as LoginBody, Me},
+};
 
 use crate::{
     context::Context,
@@ -33,7 +36,9 @@ impl Login {
             .url
             .or_else(|| context.global.server.clone())
             .or_else(|| profiles.profiles.get(&name).map(|p| p.server.clone()))
-            .ok_or_else(|| Failure::usage("which server?").hint("pipectl login http://127.0.0.1:8470"))?;
+            .ok_or_else(|| {
+                Failure::usage("which server?").hint("pipectl login http://127.0.0.1:8470")
+            })?;
         // The address may be the whole link that the server printed.
         let (url, linked) = match url.split_once("/login#code=") {
             Some((url, code)) => (url.to_owned(), Some(code.to_owned())),
@@ -60,7 +65,8 @@ impl Login {
         let client = Client::new(&url, None)?;
         let body = LoginBody { code: code.trim().to_owned(), want: Some("token".into()) };
         let me: Me = client.post("/api/login", &body).await?;
-        let token = me.token.ok_or_else(|| Failure::new(Exit::Failed, "the server gave no token"))?;
+        let token =
+            me.token.ok_or_else(|| Failure::new(Exit::Failed, "the server gave no token"))?;
         let profile = Profile { server: client.base().to_owned(), token, user: me.name.clone() };
         profiles.profiles.insert(name.clone(), profile);
         profiles.write(&path)?;

@@ -25,14 +25,19 @@ use crate::output::cell;
 
 /// How long ago, in the largest unit that says enough: `12s`, `5m`, `3h`, `8d`.
 pub(crate) fn age(value: &Value) -> String {
-    let Some(at) = value.as_str().and_then(|t| t.parse::<Timestamp>().ok()) else { return "-".into() };
+    let Some(at) = value.as_str().and_then(|t| t.parse::<Timestamp>().ok()) else {
+        return "-".into();
+    };
     short(SystemClock.now().since(at))
 }
 
 /// The time between two fields, up to now if the second is missing.
 pub(crate) fn took(from: &Value, to: &Value) -> String {
-    let Some(from) = from.as_str().and_then(|t| t.parse::<Timestamp>().ok()) else { return "-".into() };
-    let to = to.as_str().and_then(|t| t.parse::<Timestamp>().ok()).unwrap_or_else(|| SystemClock.now());
+    let Some(from) = from.as_str().and_then(|t| t.parse::<Timestamp>().ok()) else {
+        return "-".into();
+    };
+    let to =
+        to.as_str().and_then(|t| t.parse::<Timestamp>().ok()).unwrap_or_else(|| SystemClock.now());
     short(to.since(from))
 }
 
@@ -65,20 +70,27 @@ pub(crate) fn reason(row: &Value) -> String {
 
 /// Parses `90s`, `10m`, `2h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = digits.parse().map_err(|_| format!("{text:?} isn't a duration such as 90s, 10m or 2h"))?;
+    let (digits, unit) =
+        text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 =
+        digits.parse().map_err(|_| format!("{text:?} isn't a duration such as 90s, 10m or 2h"))?;
     let factor = match unit {
         "s" | "" => 1,
         "m" => 60,
         "h" => 3600,
         _ => return Err(format!("{unit:?} isn't a unit: use s, m or h")),
     };
-    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| format!("{text:?} is too long"))
+    number
+        .checked_mul(factor)
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("{text:?} is too long"))
 }
 
 /// Whether a row has all of these `key=value` fields.
 pub(crate) fn matches(row: &Value, filters: &[(String, String)]) -> bool {
-    filters.iter().all(|(key, want)| cell(row.pointer(&format!("/{}", key.replace('.', "/"))).unwrap_or(&Value::Null)) == *want)
+    filters.iter().all(|(key, want)| {
+        cell(row.pointer(&format!("/{}", key.replace('.', "/"))).unwrap_or(&Value::Null)) == *want
+    })
 }
 
 /// Parses `key=value`.

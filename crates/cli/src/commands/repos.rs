@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use pipeyard_api::{client::escape, views::{AddRepo, AddedRepo, RepoView}};
+use pipeyard_api::{
+    client::escape,
+    views::{AddRepo, AddedRepo, RepoView},
+};
 use pipeyard_model::RepoName;
 
 use super::{age, hook};
@@ -71,11 +74,19 @@ impl Repos {
                 let url = if local.is_dir() {
                     std::fs::canonicalize(local)?.display().to_string()
                 } else if add.install_hook {
-                    return Err(Failure::usage(format!("{} is no folder of this machine: the hook can't be installed", add.url)));
+                    return Err(Failure::usage(format!(
+                        "{} is no folder of this machine: the hook can't be installed",
+                        add.url
+                    )));
                 } else {
                     add.url.clone()
                 };
-                let body = AddRepo { name: add.name, url, forge: add.forge, default_branch: add.default_branch };
+                let body = AddRepo {
+                    name: add.name,
+                    url,
+                    forge: add.forge,
+                    default_branch: add.default_branch,
+                };
                 let added: AddedRepo = client.post("/api/repos", &body).await?;
                 let hook_url = format!("{}{}", client.base(), added.repo.hook_path);
                 if add.install_hook {
@@ -94,7 +105,9 @@ impl Repos {
                     ],
                 )?;
             }
-            Self::Rm { name } => client.delete(&format!("/api/repos/{}", escape(name.as_str()))).await?,
+            Self::Rm { name } => {
+                client.delete(&format!("/api/repos/{}", escape(name.as_str()))).await?
+            }
         }
         Ok(Exit::Ok)
     }

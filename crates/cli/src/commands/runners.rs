@@ -32,7 +32,9 @@ impl Runners {
             Self::List => {
                 let runners: Vec<RunnerView> = client.get("/api/runners").await?;
                 if runners.is_empty() && context.for_people() {
-                    term::say("no runners yet: pipectl runners token, then pipectl runner --server URL --token-file FILE");
+                    term::say(
+                        "no runners yet: pipectl runners token, then pipectl runner --server URL --token-file FILE",
+                    );
                 }
                 context.print(
                     &runners,
@@ -51,7 +53,10 @@ impl Runners {
                 term::say("start a runner with it: pipectl runner --server URL --token-file FILE");
                 context.print(
                     &token,
-                    &[Column("TOKEN", |r| cell(&r["token"])), Column("EXPIRES", |r| cell(&r["expires_at"]))],
+                    &[
+                        Column("TOKEN", |r| cell(&r["token"])),
+                        Column("EXPIRES", |r| cell(&r["expires_at"])),
+                    ],
                 )?;
             }
             Self::Rm { id } => client.delete(&format!("/api/runners/{id}")).await?,

@@ -3,7 +3,10 @@
 
 use std::io::Read as _;
 
-use pipeyard_api::{client::escape, views::{SecretView, SetSecret}};
+use pipeyard_api::{
+    client::escape,
+    views::{SecretView, SetSecret},
+};
 use pipeyard_model::{RepoName, SecretName};
 
 use super::age;
@@ -62,8 +65,13 @@ impl Secrets {
                 )?;
             }
             Self::Set { name, repo, stdin } => {
-                let value = if stdin || !term::stdin_is_terminal() { from_stdin()? } else { prompt(&name)? };
-                let _: serde_json::Value = client.put(&path(&name, repo.as_ref()), &SetSecret { value }).await?;
+                let value = if stdin || !term::stdin_is_terminal() {
+                    from_stdin()?
+                } else {
+                    prompt(&name)?
+                };
+                let _: serde_json::Value =
+                    client.put(&path(&name, repo.as_ref()), &SetSecret { value }).await?;
                 term::say(&format!("{name} is set"));
             }
             Self::Rm { name, repo } => client.delete(&path(&name, repo.as_ref())).await?,

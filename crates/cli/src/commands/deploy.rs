@@ -1,0 +1,310 @@
+//! `deploy`: how releases reach their environments.
+
+use std::{collections::HashSet, time::Duration};
+
+use pipeyard_api::{
+    client::{Client, escape},
+    deploys::{Decide, DeploymentDetail, DeploymentView, RollBack},
+    views::Page,
+};
+use pipeyard_model::{Conclusion, DeploymentId, EnvironmentName, ServiceName, Status};
+use serde_json::Value;
+
+use super::{age, duration, reason, sha, took};
+use crate::{
+    context::Context,
+    exit::{Exit, Failure, Outcome},
+    output::{Column, cell},
+    term,
+};
+
+/// Deployments.
+#[derive(Debug, clap::Subcommand)]
+pub enum Deploy {
+    /// List them, newest first.
+    List {
+        /// Only to this environment.
+        #[arg(long)]
+        env: Option<EnvironmentName>,
+        /// Only of this service.
+        #[arg(long)]
+        service: Option<ServiceName>,
+        /// Only those under way.
+        #[arg(long)]
+        active: bool,
+        /// At most so many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Show one: weights, health against limits, what happened.
+    Status {
+        /// Its number, or `latest`.
+        deployment: String,
+    },
+    /// Follow one to its end; the exit code tells how it ended.
+    Watch {
+        /// Its number, or `latest`.
+        deployment: String,
+        /// Give up after so long, 90s, 10m, 2h; it goes on.
+        #[arg(long, value_parser = duration)]
+        timeout: Option<Duration>,
+    },
+    /// Let one that waits for approval start.
+    Approve {
+        /// Its number, or `latest`.
+        deployment: String,
+        /// Kept with the decision.
+        #[arg(long)]
+        comment: Option<String>,
+    },
+    /// End one: before its start it is cancelled, after it the old release takes over.
+    Abort {
+        /// Its number, or `latest`.
+        deployment: String,
+        /// Kept with the decision.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// End the judging: all traffic to the new release.
+    Promote {
+        /// Its number, or `latest`.
+        deployment: String,
+        /// Kept with the decision.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Go back to an earlier release, past the queue and without judging.
+    Rollback {
+        /// Environment and service, production/web.
+        target: String,
+        /// The deployment whose release should serve again; the last good one before if absent.
+        #[arg(long)]
+        to: Option<DeploymentId>,
+        /// Kept with the decision.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+fn percent(value: &Value) -> String {
+    value.as_f64().map_or_else(|| "-".into(), |p| format!("{p:.0}%"))
+}
+
+fn stand(row: &Value) -> String {
+    cell(&row["state"])
+}
+
+const COLUMNS: &[Column] = &[
+    Column("DEPLOY", |r| cell(&r["id"])),
+    Column("TARGET", |r| format!("{}/{}", cell(&r["environment"]), cell(&r["service"]))),
+    Column("STATE", stand),
+    Column("COMMIT", |r| sha(&r["release"]["commit"])),
+    Column("STRATEGY", |r| cell(&r["strategy_text"])),
+    Column("WANT%", |r| percent(&r["intended_weight"])),
+    Column("REAL%", |r| percent(&r["measured_weight"])),
+    Column("AGE", |r| age(&r["created_at"])),
+    Column("TOOK", |r| {
+        if r["started_at"].is_null() {
+            "-".into()
+        } else {
+            took(&r["started_at"], &r["finished_at"])
+        }
+    }),
+    Column("WHY", reason),
+];
+
+async fn number(client: &Client, text: &str) -> Result<DeploymentId, Failure> {
+    match text.parse() {
+        Ok(number) => Ok(number),
+        Err(_) if text == "latest" => {
+            Ok(client.get::<DeploymentDetail>("/api/deployments/latest").await?.deployment.id)
+        }
+        Err(_) => {
+            Err(Failure::usage(format!("{text:?} is no deployment: give its number, or latest"))
+                .hint("pipectl deploy list"))
+        }
+    }
+}
+
+impl Deploy {
+    pub(crate) async fn run(self, context: &Context) -> Outcome {
+        let client = context.client()?;
+        match self {
+            Self::List { env, service, active, limit } => {
+                let mut query = format!("active={active}&limit={}", limit.min(200));
+                for (key, value) in
+                    [("env", env.map(String::from)), ("service", service.map(String::from))]
+                {
+                    if let Some(value) = value {
+                        query.push_str(&format!("&{key}={}", escape(&value)));
+                    }
+                }
+                let page: Page<DeploymentView> =
+                    client.get(&format!("/api/deployments?{query}")).await?;
+                if page.items.is_empty() && context.for_people() {
+                    term::say("no deployments: a deploy in a pipeline makes one");
+                }
+                context.print(&page.items, COLUMNS)?;
+                Ok(Exit::Ok)
+            }
+            Self::Status { deployment } => {
+                let id = number(&client, &deployment).await?;
+                let detail: DeploymentDetail =
+                    client.get(&format!("/api/deployments/{id}")).await?;
+                show(context, &detail)?;
+                Ok(Exit::Ok)
+            }
+            Self::Watch { deployment, timeout } => {
+                let id = number(&client, &deployment).await?;
+                watch(&client, id, timeout).await
+            }
+            Self::Approve { deployment, comment } => {
+                decide(context, &client, &deployment, "approve", comment).await
+            }
+            Self::Abort { deployment, reason } => {
+                decide(context, &client, &deployment, "abort", reason).await
+            }
+            Self::Promote { deployment, reason } => {
+                decide(context, &client, &deployment, "promote", reason).await
+            }
+            Self::Rollback { target, to, reason } => {
+                let (env, service) = target.split_once('/').ok_or_else(|| {
+                    Failure::usage(format!("{target:?} isn't ENVIRONMENT/SERVICE"))
+                        .hint("pipectl deploy rollback production/web")
+                })?;
+                let path =
+                    format!("/api/environments/{}/{}/rollback", escape(env), escape(service));
+                let view: DeploymentView =
+                    client.post(&path, &RollBack { to, comment: reason }).await?;
+                context.print(&view, COLUMNS)?;
+                Ok(Exit::Ok)
+            }
+        }
+    }
+}
+
+async fn decide(
+    context: &Context,
+    client: &Client,
+    deployment: &str,
+    verb: &str,
+    comment: Option<String>,
+) -> Outcome {
+    let id = number(client, deployment).await?;
+    let view: DeploymentView =
+        client.post(&format!("/api/deployments/{id}/{verb}"), &Decide { comment }).await?;
+    context.print(&view, COLUMNS)?;
+    Ok(Exit::Ok)
+}
+
+fn show(context: &Context, detail: &DeploymentDetail) -> Result<(), Failure> {
+    if !context.for_people() {
+        return context.print(detail, COLUMNS);
+    }
+    context.print(&detail.deployment, COLUMNS)?;
+    if let Some(verdict) = &detail.deployment.verdict {
+        term::put(format!("\nverdict: {} ({})\n", verdict.verdict, verdict.message).as_bytes());
+    }
+    if !detail.health.is_empty() {
+        term::put(b"\n");
+        context.print(
+            &detail.health,
+            &[
+                Column("HEALTH", |r| cell(&r["text"])),
+                Column("STATE", |r| cell(&r["state"])),
+                Column("VALUE", |r| cell(&r["value"])),
+                Column("BEFORE", |r| cell(&r["baseline"])),
+                Column("AT LEAST", |r| cell(&r["lower_bound"])),
+                Column("REQUESTS", |r| cell(&r["requests"])),
+            ],
+        )?;
+    }
+    if !detail.targets.is_empty() {
+        term::put(b"\n");
+        context.print(
+            &detail.targets,
+            &[Column("TARGET", |r| cell(&r["id"])), Column("STATE", |r| cell(&r["state"]))],
+        )?;
+    }
+    if !detail.timeline.is_empty() {
+        term::put(b"\n");
+        context.print(
+            &detail.timeline,
+            &[
+                Column("TIME", |r| cell(&r["at"])),
+                Column("WHO", |r| cell(&r["who"])),
+                Column("WHAT", |r| cell(&r["message"])),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// The exit code that tells how a deployment ended.
+pub(crate) fn exit_of(view: &DeploymentView) -> Exit {
+    match (view.state.as_str(), view.conclusion) {
+        ("rolled_back", _) => Exit::RolledBack,
+        (_, Some(Conclusion::Success)) => Exit::Ok,
+        (_, Some(Conclusion::Cancelled | Conclusion::Skipped)) => Exit::Cancelled,
+        _ => Exit::Failed,
+    }
+}
+
+async fn watch(client: &Client, id: DeploymentId, timeout: Option<Duration>) -> Outcome {
+    let limit = async {
+        match timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        outcome = follow(client, id) => outcome,
+        () = limit => {
+            term::say(&format!("gave up waiting; the deployment goes on: pipectl deploy watch {id}"));
+            Ok(Exit::GaveUp)
+        }
+        _ = tokio::signal::ctrl_c() => {
+            term::say(&format!("the deployment goes on: pipectl deploy watch {id}"));
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+async fn follow(client: &Client, id: DeploymentId) -> Outcome {
+    let mut events = client.events("/api/events", None);
+    let mut told = HashSet::new();
+    let mut last = String::new();
+    loop {
+        let detail: DeploymentDetail = client.get(&format!("/api/deployments/{id}")).await?;
+        let view = &detail.deployment;
+        for entry in &detail.timeline {
+            if told.insert(entry.n) {
+                term::put(format!("{} {} {}\n", entry.at, entry.who, entry.message).as_bytes());
+            }
+        }
+        let row = serde_json::to_value(view).unwrap_or_default();
+        let line = format!(
+            "{}/{} {} want={} real={} {}",
+            view.environment,
+            view.service,
+            view.state,
+            percent(&row["intended_weight"]),
+            percent(&row["measured_weight"]),
+            reason(&row)
+        );
+        if line != last {
+            term::put(format!("{}\n", line.trim_end()).as_bytes());
+            last = line;
+        }
+        if view.status == Status::Finished {
+            return Ok(exit_of(view));
+        }
+        if view.state == "awaiting_approval" {
+            term::say(&format!("it waits for approval: pipectl deploy approve {id}"));
+            return Ok(Exit::NeedsApproval);
+        }
+        if let Ok(event) = tokio::time::timeout(Duration::from_secs(1), events.next()).await {
+            event?;
+        }
+    }
+}

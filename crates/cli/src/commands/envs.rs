@@ -1,0 +1,98 @@
+//! `envs`: environments and services, made by a file and by nothing else.
+
+use std::path::PathBuf;
+
+use pipeyard_api::deploys::{Applied, EnvironmentView, EnvironmentsFile};
+use serde_json::Value;
+
+use super::age;
+use crate::{
+    context::Context,
+    exit::{Exit, Failure, Outcome},
+    output::{Column, cell},
+    term,
+};
+
+/// Environments and their services.
+#[derive(Debug, clap::Subcommand)]
+pub enum Envs {
+    /// List services by environment, with what serves now.
+    List,
+    /// Make the environments be what the file says. What it doesn't name is retired.
+    Apply {
+        /// The file, YAML.
+        file: PathBuf,
+        /// Only say what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+impl Envs {
+    pub(crate) async fn run(self, context: &Context) -> Outcome {
+        let client = context.client()?;
+        match self {
+            Self::List => {
+                let environments: Vec<EnvironmentView> = client.get("/api/environments").await?;
+                if !context.for_people() {
+                    context.print(&environments, &[])?;
+                    return Ok(Exit::Ok);
+                }
+                let rows: Vec<Value> = environments.iter().flat_map(services).collect();
+                if rows.is_empty() {
+                    term::say("no environments yet: pipectl envs apply FILE");
+                }
+                context.print(
+                    &rows,
+                    &[
+                        Column("SERVICE", |r| cell(&r["service"])),
+                        Column("PRODUCTION", |r| {
+                            if r["production"] == true { "yes".into() } else { "no".into() }
+                        }),
+                        Column("SERVING", |r| super::sha(&r["serving"]["release"]["commit"])),
+                        Column("DEPLOY", |r| cell(&r["serving"]["deployment"])),
+                        Column("SINCE", |r| age(&r["serving"]["since"])),
+                        Column("ACTIVE", |r| cell(&r["active"])),
+                        Column("LISTEN", |r| cell(&r["spec"]["listen"])),
+                    ],
+                )?;
+            }
+            Self::Apply { file, dry_run } => {
+                let text = std::fs::read_to_string(&file).map_err(|e| {
+                    Failure::usage(format!("failed to read {}: {e}", file.display()))
+                })?;
+                let spec: EnvironmentsFile = serde_yaml::from_str(&text)
+                    .map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
+                let applied: Applied =
+                    client.put(&format!("/api/environments?dry_run={dry_run}"), &spec).await?;
+                if context.for_people() {
+                    for change in &applied.changes {
+                        term::put(format!("{:<9} {}\n", change.change, change.what).as_bytes());
+                        for field in &change.fields {
+                            term::put(format!("          {field}\n").as_bytes());
+                        }
+                    }
+                    if applied.changes.is_empty() {
+                        term::say("nothing to change");
+                    }
+                } else {
+                    context.print(&applied, &[])?;
+                }
+            }
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+fn services(environment: &EnvironmentView) -> Vec<Value> {
+    environment
+        .services
+        .iter()
+        .map(|service| {
+            let mut row = serde_json::to_value(service).unwrap_or_default();
+            row["service"] = format!("{}/{}", environment.name, service.name).into();
+            row["production"] = environment.production.into();
+            row
+        })
+        .collect()
+}
