@@ -1,5 +1,4 @@
 //! The executor that plays a script.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{collections::BTreeMap, time::Duration};
 
