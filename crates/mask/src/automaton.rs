@@ -3,104 +3,114 @@
 //! The `aho-corasick` crate finds the same matches, but it doesn't tell how much of the input the
 //! present state remembers, and that is just what must be held back.
 //!
-//! States of depth 0 and 1 have full tables, so ordinary text costs one look-up a byte. Deeper states
-//! keep their few edges sorted and fall back along failure links; over a whole input there are never
-//! more falls than bytes.
+//! States are numbered by depth. Those of depth 0 and 1 have full tables, so ordinary text costs one
+//! look-up a byte. Deeper states keep their few edges and fall back along failure links; over a whole
+//! input there are never more falls than bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Automaton {
+    /// The targets of every shallow state, 256 each.
+    tables: Vec<u32>,
+    /// Every state; the first `shallow` have tables.
     nodes: Vec<Node>,
-    /// Edges of the nodes without a table: byte and target, sorted by byte.
+    shallow: u32,
+    /// The edges of the other states: byte and target.
     edges: Vec<(u8, u32)>,
-    tables: Vec<[u32; 256]>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Node {
     /// Where to go on when no edge fits: the longest proper suffix that is a state.
     fail: u32,
     depth: u32,
     /// The longest pattern that ends here; 0 for none.
     longest: u32,
-    /// The first edge, or the table.
+    /// The first edge and their number.
     first: u32,
-    /// How many edges; `TABLE` when there is a table.
     count: u32,
 }
 
-const TABLE: u32 = u32::MAX;
-/// The deepest states with a table.
+/// The deepest states with a table. No pattern is so short that it ends there.
 const TABLE_DEPTH: u32 = 1;
 
+/// A state while the patterns are put in, in the order of their coming.
+#[derive(Default)]
+struct Seed {
+    children: BTreeMap<u8, usize>,
+    is_end: bool,
+}
+
 impl Automaton {
+    /// Patterns must be longer than one byte.
     pub(crate) fn new(patterns: &BTreeSet<Vec<u8>>) -> Self {
-        let mut children: Vec<BTreeMap<u8, u32>> = vec![BTreeMap::new()];
-        let mut nodes = vec![Node { fail: 0, depth: 0, longest: 0, first: 0, count: 0 }];
+        let mut seeds = vec![Seed::default()];
         for pattern in patterns {
             let mut at = 0;
             for byte in pattern {
-                let new = index(nodes.len());
-                let next = *children[place(at)].entry(*byte).or_insert(new);
-                if next == new {
-                    let depth = nodes[place(at)].depth + 1;
-                    nodes.push(Node { fail: 0, depth, longest: 0, first: 0, count: 0 });
-                    children.push(BTreeMap::new());
+                let new = seeds.len();
+                at = *seeds[at].children.entry(*byte).or_insert(new);
+                if at == new {
+                    seeds.push(Seed::default());
                 }
-                at = next;
             }
-            nodes[place(at)].longest = nodes[place(at)].depth;
+            seeds[at].is_end = true;
         }
-        let mut made = Self { nodes, edges: Vec::new(), tables: Vec::new() };
-        made.link(&children);
+        Self::grow(&seeds)
+    }
+
+    /// Numbers the states breadth first and links them: all that a state falls back to is finished
+    /// before it.
+    fn grow(seeds: &[Seed]) -> Self {
+        let mut made = Self {
+            tables: Vec::new(),
+            nodes: vec![Node::default()],
+            shallow: 0,
+            edges: Vec::new(),
+        };
+        let mut order = vec![0];
+        let mut at = 0;
+        while let Some(seed) = order.get(at).map(|seed| &seeds[*seed]) {
+            let Node { fail, depth, .. } = made.nodes[at];
+            if seed.is_end {
+                made.nodes[at].longest = depth;
+            } else if at != 0 {
+                made.nodes[at].longest = made.nodes[place(fail)].longest;
+            }
+            let mut edges = Vec::with_capacity(seed.children.len());
+            for (byte, child) in &seed.children {
+                let fail = if at == 0 { 0 } else { made.next(fail, *byte) };
+                edges.push((*byte, index(made.nodes.len())));
+                made.nodes.push(Node { fail, depth: depth + 1, ..Node::default() });
+                order.push(*child);
+            }
+            if depth <= TABLE_DEPTH {
+                // Before the root's own table is there, everything leads back to it.
+                let fallback = |byte| if at == 0 { 0 } else { made.next(fail, byte) };
+                let mut table: Vec<u32> = (0..=u8::MAX).map(fallback).collect();
+                for (byte, child) in edges {
+                    table[usize::from(byte)] = child;
+                }
+                made.tables.append(&mut table);
+                made.shallow += 1;
+            } else {
+                made.nodes[at].first = index(made.edges.len());
+                made.nodes[at].count = index(edges.len());
+                made.edges.append(&mut edges);
+            }
+            at += 1;
+        }
         made
     }
 
-    /// Sets failure links, edges and tables, breadth first: all of a node's betters come before it.
-    fn link(&mut self, children: &[BTreeMap<u8, u32>]) {
-        let mut queue = vec![0_u32];
-        let mut next = 0;
-        while let Some(at) = queue.get(next).copied() {
-            next += 1;
-            let edges = &children[place(at)];
-            let node = self.nodes[place(at)];
-            if at != 0 {
-                let inherited = self.nodes[place(node.fail)].longest;
-                let longest = &mut self.nodes[place(at)].longest;
-                *longest = (*longest).max(inherited);
-            }
-            for (byte, child) in edges {
-                let fail = if at == 0 { 0 } else { self.next(node.fail, *byte) };
-                self.nodes[place(*child)].fail = fail;
-                queue.push(*child);
-            }
-            if node.depth <= TABLE_DEPTH {
-                let mut table = [0; 256];
-                for byte in 0..=u8::MAX {
-                    table[usize::from(byte)] = match edges.get(&byte) {
-                        Some(child) => *child,
-                        None if at == 0 => 0,
-                        None => self.next(node.fail, byte),
-                    };
-                }
-                self.nodes[place(at)].first = index(self.tables.len());
-                self.nodes[place(at)].count = TABLE;
-                self.tables.push(table);
-            } else {
-                self.nodes[place(at)].first = index(self.edges.len());
-                self.nodes[place(at)].count = index(edges.len());
-                self.edges.extend(edges.iter().map(|(byte, child)| (*byte, *child)));
-            }
-        }
-    }
-
     /// The state after `byte`.
+    #[inline]
     pub(crate) fn next(&self, mut state: u32, byte: u8) -> u32 {
         loop {
-            let node = &self.nodes[place(state)];
-            if node.count == TABLE {
-                return self.tables[place(node.first)][usize::from(byte)];
+            if state < self.shallow {
+                return self.tables[place(state) * 256 + usize::from(byte)];
             }
+            let node = &self.nodes[place(state)];
             let first = place(node.first);
             let edges = &self.edges[first..first + place(node.count)];
             if let Some((_, child)) = edges.iter().find(|(edge, _)| *edge == byte) {
@@ -111,7 +121,11 @@ impl Automaton {
     }
 
     /// The length of the longest pattern that ends at this state.
+    #[inline]
     pub(crate) fn match_length(&self, state: u32) -> Option<usize> {
+        if state < self.shallow {
+            return None;
+        }
         let longest = self.nodes[place(state)].longest;
         (longest > 0).then(|| place(longest))
     }
