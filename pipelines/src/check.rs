@@ -29,7 +29,7 @@ impl<'a> Field<'_, 'a> {
     pub(crate) fn span(&self) -> Span {
         match self.node.kind {
             Kind::Null => self.key,
-            Kind::Text { .. } | Kind::List(_) | Kind::Map(_) => self.node.span,
+            Kind::Text { .. } | Kind::List(_) | Kind::Map(_) | Kind::Broken => self.node.span,
         }
     }
 
@@ -66,6 +66,9 @@ impl<'a> Checker<'_, 'a> {
         field: Field<'t, 'a>,
         section: &'static Section,
     ) -> Option<Fields<'t, 'a>> {
+        if matches!(field.node.kind, Kind::Broken) {
+            return None;
+        }
         let Kind::Map(entries) = &field.node.kind else {
             let what = format!(
                 "{} is a map of keys, and here is {}",
@@ -87,7 +90,11 @@ impl<'a> Checker<'_, 'a> {
                 let diagnostic =
                     self.report.error(Code::P101, entry.key.span, message).allowed(section.names());
                 match hint {
-                    Some(hint) => diagnostic.help(hint),
+                    Some(hint) => {
+                        let named = section.names().filter(|key| hint.contains(&format!("`{key}")));
+                        meant.extend(named.map(str::to_owned));
+                        diagnostic.help(hint)
+                    }
                     None => diagnostic.nearest(name, section.names()),
                 };
                 meant.extend(diagnostic.suggestion.clone());
@@ -123,6 +130,7 @@ impl<'a> Checker<'_, 'a> {
     pub(crate) fn wrong_kind(&mut self, field: Field<'_, 'a>, what: &str) {
         match field.node.kind {
             Kind::Null => self.nothing(field.span(), what),
+            Kind::Broken => {}
             Kind::Text { .. } | Kind::List(_) | Kind::Map(_) => {
                 let found = field.node.kind.words();
                 self.report.error(
@@ -138,7 +146,7 @@ impl<'a> Checker<'_, 'a> {
     pub(crate) fn text<'t>(&mut self, field: Field<'t, 'a>, what: &str) -> Option<(&'t str, Span)> {
         match &field.node.kind {
             Kind::Text { text, .. } => Some((text, field.node.span)),
-            Kind::Null | Kind::List(_) | Kind::Map(_) => {
+            Kind::Null | Kind::List(_) | Kind::Map(_) | Kind::Broken => {
                 self.wrong_kind(field, what);
                 None
             }
@@ -191,6 +199,7 @@ impl<'a> Checker<'_, 'a> {
                 self.nothing(field.key, what);
                 Vec::new()
             }
+            Kind::Broken => Vec::new(),
             Kind::Text { .. } | Kind::Map(_) => vec![field],
         }
     }
@@ -230,7 +239,7 @@ impl<'a> Checker<'_, 'a> {
                     (&*entry.key.text, Field { key: entry.key.span, node: rc(&entry.value) })
                 })
                 .collect(),
-            Kind::Null | Kind::Text { .. } | Kind::List(_) => {
+            Kind::Null | Kind::Text { .. } | Kind::List(_) | Kind::Broken => {
                 self.wrong_kind(field, what);
                 Vec::new()
             }
@@ -246,6 +255,7 @@ impl<'a> Checker<'_, 'a> {
         }
         let written = match &field.node.kind {
             Kind::Text { text, .. } => quote(text),
+            Kind::Broken => return None,
             other @ (Kind::Null | Kind::List(_) | Kind::Map(_)) => other.words().to_owned(),
         };
         let message = format!("`true` or `false` is expected, and here is {written}");

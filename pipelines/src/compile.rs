@@ -81,8 +81,11 @@ impl<'a> Checker<'_, 'a> {
     fn file<'t>(&mut self, root: &'t yaml::Node<'a>) -> (Trigger, Vec<Draft<'t>>) {
         let at = match &root.kind {
             Kind::Map(entries) => entries.first().map_or(root.span, |entry| entry.key.span),
-            Kind::Null | Kind::Text { .. } | Kind::List(_) => root.span,
+            Kind::Null | Kind::Text { .. } | Kind::List(_) | Kind::Broken => root.span,
         };
+        if matches!(root.kind, Kind::Broken) {
+            return (Trigger::default(), Vec::new());
+        }
         if !matches!(root.kind, Kind::Map(_)) {
             let message = format!(
                 "a pipeline file is a map with the key `jobs`, and here is {}",

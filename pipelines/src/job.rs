@@ -121,7 +121,7 @@ impl<'a> Checker<'_, 'a> {
                 let name = name.map_or_else(|| first_line(&run), |(name, _)| first_line(name));
                 Some(StepSpec { name, run, image, env, timeout })
             }
-            Kind::Null | Kind::Text { .. } | Kind::List(_) => {
+            Kind::Null | Kind::Text { .. } | Kind::List(_) | Kind::Broken => {
                 let run = self.script(item)?;
                 Some(StepSpec {
                     name: first_line(&run),

@@ -46,6 +46,8 @@ pub(crate) enum Kind<'a> {
     },
     List(Vec<Rc<Node<'a>>>),
     Map(Vec<Entry<'a>>),
+    /// Reported already; nothing more is said about it.
+    Broken,
 }
 
 impl Kind<'_> {
@@ -56,6 +58,7 @@ impl Kind<'_> {
             Self::Text { .. } => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
+            Self::Broken => "nothing that can be read",
         }
     }
 }
@@ -214,7 +217,7 @@ impl<'a> Tree<'a, '_> {
                 self.report
                     .error(Code::P011, span, format!("no anchor {name} stands before this alias"))
                     .help("text that starts with `*` needs quotes");
-                self.place(Node { kind: Kind::Null, span, size: 1, depth: 1 }, 0)
+                self.place(Node { kind: Kind::Broken, span, size: 1, depth: 1 }, 0)
             }
             Event::StreamStart
             | Event::StreamEnd
@@ -326,7 +329,9 @@ impl<'a> Tree<'a, '_> {
                     Kind::Text { text, .. } => {
                         *key = Some(Key { text: text.clone(), span: node.span });
                     }
-                    Kind::Null => *key = Some(Key { text: Cow::Borrowed(""), span: node.span }),
+                    Kind::Null | Kind::Broken => {
+                        *key = Some(Key { text: Cow::Borrowed(""), span: node.span });
+                    }
                     Kind::List(_) | Kind::Map(_) => {
                         let message = format!("a key is text, and here is {}", node.kind.words());
                         self.report
@@ -357,6 +362,7 @@ impl<'a> Tree<'a, '_> {
             let sources = match &node.kind {
                 Kind::Map(_) => vec![&node],
                 Kind::List(items) => items.iter().collect(),
+                Kind::Broken => continue,
                 Kind::Null | Kind::Text { .. } => Vec::new(),
             };
             if sources.is_empty() || sources.iter().any(|s| !matches!(s.kind, Kind::Map(_))) {
@@ -434,26 +440,90 @@ impl<'a> Tree<'a, '_> {
                 return;
             }
         }
-        let at = self.blame(at, error.kind());
-        let message = format!("this is not YAML: {}", words(error.kind()));
-        let found = self.report.error(Code::P002, Span { start: at, end: at }, message);
-        if let Some(help) = help(error.kind()) {
+        let (at, message, help) = blame(self.text, at, error.kind());
+        let found = self.report.error(
+            Code::P002,
+            Span { start: at, end: at },
+            format!("this is not YAML: {message}"),
+        );
+        if let Some(help) = help {
             found.help(help);
         }
     }
+}
 
-    /// Where the mistake is, as far as it can be told from where the parser noticed it.
-    fn blame(&self, at: usize, kind: &ErrorKind) -> usize {
-        // A key without a colon is noticed at the next key, or at the end of the file.
-        let noticed_late =
-            matches!(kind, ErrorKind::SimpleKeyExpected) || at >= self.text.trim_end().len();
-        if noticed_late {
-            let before = self.text[..at].trim_end();
-            let line = before.rfind('\n').map_or(0, |at| at + 1);
-            return line + (before[line..].len() - before[line..].trim_start().len());
+/// Where the mistake is, as far as it can be told from where the parser noticed it; what it is; and
+/// what to do. A missing colon, bracket or quote is noticed a line or more too late.
+fn blame(text: &str, at: usize, kind: &ErrorKind) -> (usize, String, Option<&'static str>) {
+    let said = (words(kind), help(kind));
+    let line_start = text[..at].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or("");
+    let Some(before) = line_before(text, line_start) else { return (at, said.0, said.1) };
+    let above = text[before..].lines().next().unwrap_or("");
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    match kind {
+        // The first colon of its line: that line is fine, and the one above is not the parent it needs.
+        ErrorKind::MappingValueNotAllowed
+            if line.find(':') == Some(at - line_start) && indent(above) <= indent(line) =>
+        {
+            let start = before + indent(above);
+            match above.find(": ") {
+                None => (start, "a `:` is missing after this key".into(), None),
+                Some(colon) => {
+                    let value = before + colon + 2;
+                    let message =
+                        "this has a value already, and the next line gives it more".to_owned();
+                    (value, message, Some("remove the value, or indent the next line less"))
+                }
+            }
         }
-        at
+        ErrorKind::SimpleKeyExpected => {
+            let noticed = if at > line_start + indent(line) { line_start } else { before };
+            let start = noticed + indent(text[noticed..].lines().next().unwrap_or(""));
+            (start, said.0, said.1)
+        }
+        ErrorKind::InvalidColonPlacement
+        | ErrorKind::ExpectedFlowSequenceSeparator
+        | ErrorKind::ExpectedFlowMappingSeparator
+        | ErrorKind::InvalidFlowScalarIndent
+        | ErrorKind::UnexpectedEofFlowMapping
+        | ErrorKind::UnexpectedEofFlowSequence
+        | ErrorKind::UnexpectedEof
+        | ErrorKind::InvalidIndentation => {
+            for pair in ["[]", "{}"] {
+                let (open, close) = pair.split_at(1);
+                if above.matches(open).count() > above.matches(close).count() {
+                    let start = before + above.rfind(open).unwrap_or(0);
+                    return (start, format!("this `{open}` is never closed"), None);
+                }
+            }
+            (at, said.0, said.1)
+        }
+        ErrorKind::InvalidQuotedScalarIndent | ErrorKind::UnclosedQuotedScalar => {
+            for quote in ['"', '\''] {
+                if above.matches(quote).count() % 2 == 1 {
+                    let start = before + above.rfind(quote).unwrap_or(0);
+                    return (start, "this quote is never closed".into(), None);
+                }
+            }
+            (at, said.0, said.1)
+        }
+        _ => (at, said.0, said.1),
     }
+}
+
+/// The start of the nearest line above that is neither empty nor a comment.
+fn line_before(text: &str, line_start: usize) -> Option<usize> {
+    let mut end = line_start;
+    while end > 0 {
+        let start = text[..end - 1].rfind('\n').map_or(0, |at| at + 1);
+        let line = text[start..end].trim();
+        if !line.is_empty() && !line.starts_with('#') {
+            return Some(start);
+        }
+        end = start;
+    }
+    None
 }
 
 fn measure<'n, 'a: 'n>(children: impl Iterator<Item = &'n Rc<Node<'a>>>) -> (u64, u32) {
