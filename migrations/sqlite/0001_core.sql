@@ -15,6 +15,7 @@ CREATE TABLE repos (
     name TEXT NOT NULL,
     forge TEXT NOT NULL,
     url TEXT NOT NULL,
+    credentials BLOB,
     default_branch TEXT NOT NULL,
     hook TEXT NOT NULL UNIQUE,
     hook_secret BLOB NOT NULL,

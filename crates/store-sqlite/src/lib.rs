@@ -11,8 +11,16 @@ mod audit;
 mod column;
 mod deployments;
 mod events;
+mod intake;
+mod jobs;
 mod outbox;
+mod queue;
+mod repos;
+mod run_view;
+mod runners;
+mod runs;
 mod secrets;
+mod waits;
 pub mod writer;
 
 use std::{

@@ -119,4 +119,7 @@ pub trait Intake {
     /// Replaces what was last seen of the repository's refs by these, without asking for runs: at
     /// first sight, and after each comparison. Names and SHAs are not interpreted.
     async fn record_seen_refs(&self, repo: RepoId, refs: &[(String, String)]) -> StoreResult<()>;
+    /// Forgets the bodies of some deliveries from before `before`; their ids stay, so that a late
+    /// repeat is still known. Answers how many; call again until none is left.
+    async fn trim_deliveries(&self, before: Timestamp) -> StoreResult<u64>;
 }

@@ -81,7 +81,12 @@ pub trait Queue {
         attempts: &[AttemptRef],
     ) -> StoreResult<HeartbeatNews>;
     /// Refuses an attempt that isn't this runner's present one.
-    async fn check_attempt(&self, runner: RunnerId, attempt: AttemptId) -> StoreResult<()>;
+    async fn check_attempt(
+        &self,
+        runner: RunnerId,
+        attempt: AttemptId,
+        now: Timestamp,
+    ) -> StoreResult<()>;
     /// Records progress of steps. A repeat changes nothing.
     async fn report_steps(
         &self,
@@ -96,6 +101,7 @@ pub trait Queue {
         attempt: AttemptId,
         bytes: u64,
         first_lines: &[(u16, u64)],
+        now: Timestamp,
     ) -> StoreResult<()>;
     /// Ends an attempt; what needs the job goes on, is retried or skipped. A repeat is acknowledged.
     async fn finish_attempt(
@@ -116,4 +122,6 @@ pub trait Queue {
     async fn queue_counts(&self) -> StoreResult<(u64, u64)>;
     /// Explains queued jobs that no registered runner can take (labels); updates their reasons.
     async fn explain_waits(&self, now: Timestamp) -> StoreResult<()>;
+    /// How many writes were refused because their attempt was over or somebody else's.
+    async fn rejected_writes(&self) -> StoreResult<u64>;
 }

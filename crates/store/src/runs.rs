@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use pipeyard_api::views::{DiagnosticView, Event, JobView, RunDetail, RunView};
 use pipeyard_model::{
-    Conclusion, JobId, NodeName, RepoId, RunId, Status, Timestamp, UserId,
+    Conclusion, Epoch, JobId, NodeName, RepoId, RunId, Status, Timestamp, UserId,
     plan::{DeploySpec, Plan},
 };
 
@@ -86,6 +86,8 @@ pub struct RunFilter {
 pub struct ReadyDeploy {
     /// The node.
     pub job: JobId,
+    /// Which try its deployment will be, from 1; (job, attempt) names one intent for ever.
+    pub attempt: Epoch,
     /// Its run.
     pub run: RunId,
     /// Its repository.
@@ -144,4 +146,7 @@ pub trait Runs {
         reason: Option<(String, String)>,
         now: Timestamp,
     ) -> StoreResult<()>;
+    /// Deployments whose node a person cancelled and that aren't over: the driver should end them
+    /// and then say `deploy_finished`.
+    async fn cancelled_deploys(&self, limit: u32) -> StoreResult<Vec<(JobId, i64)>>;
 }

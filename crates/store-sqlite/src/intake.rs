@@ -1,0 +1,292 @@
+//! Deliveries and run requests.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pipeyard_api::views::Event;
+use pipeyard_model::{RepoId, Timestamp};
+use pipeyard_store::{
+    StoreError, StoreResult,
+    intake::{Accepted, Disposition, Intake, NewDelivery, NewRunRequest, RunRequest},
+};
+use sqlx::SqliteConnection;
+
+use crate::{
+    SqliteStore,
+    column::{self, failed},
+};
+
+/// The same push, told twice within this time, is one push.
+const SAME_PUSH: Duration = Duration::from_secs(600);
+
+/// The word for what started a run.
+pub(crate) const fn event_word(event: Event) -> &'static str {
+    match event {
+        Event::Push => "push",
+        Event::PullRequest => "pull_request",
+        Event::Manual => "manual",
+    }
+}
+
+/// Reads that word back.
+pub(crate) fn event_of(table: &'static str, row: i64, word: &str) -> StoreResult<Event> {
+    match word {
+        "push" => Ok(Event::Push),
+        "pull_request" => Ok(Event::PullRequest),
+        "manual" => Ok(Event::Manual),
+        other => Err(column::corrupt(table, "event", row, format!("unknown word {other:?}"))),
+    }
+}
+
+async fn accept(c: &mut SqliteConnection, delivery: NewDelivery) -> StoreResult<Accepted> {
+    let repo = delivery.repo.to_string();
+    let known = sqlx::query_scalar!(
+        "SELECT id FROM deliveries WHERE repo = ? AND delivery = ?",
+        repo,
+        delivery.delivery
+    )
+    .fetch_optional(&mut *c)
+    .await
+    .map_err(failed)?;
+    if known.is_some() {
+        return Ok(Accepted::Duplicate);
+    }
+    let (disposition, detail, fresh) = match &delivery.disposition {
+        Disposition::Ignored(reason) => ("ignored", reason.as_str(), vec![]),
+        Disposition::Requests(requests) => {
+            let mut fresh = Vec::with_capacity(requests.len());
+            for request in requests {
+                if !is_known(c, &repo, request, delivery.received_at).await? {
+                    fresh.push(request);
+                }
+            }
+            let disposition = if fresh.is_empty() { "duplicate" } else { "requested" };
+            (disposition, "", fresh)
+        }
+    };
+    let id = sqlx::query_scalar!(
+        r#"INSERT INTO deliveries (repo, delivery, event, body, received_at, disposition, detail)
+         VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id AS "id!: i64""#,
+        repo,
+        delivery.delivery,
+        delivery.event,
+        delivery.body,
+        delivery.received_at.0,
+        disposition,
+        detail
+    )
+    .fetch_one(&mut *c)
+    .await
+    .map_err(failed)?;
+    for request in fresh {
+        add_request(c, &repo, id, request, delivery.received_at).await?;
+    }
+    Ok(if disposition == "duplicate" { Accepted::Duplicate } else { Accepted::New })
+}
+
+/// A push or pull request that was told before; a person may ask for the same twice.
+async fn is_known(
+    c: &mut SqliteConnection,
+    repo: &str,
+    request: &NewRunRequest,
+    now: Timestamp,
+) -> StoreResult<bool> {
+    if request.event == Event::Manual {
+        return Ok(false);
+    }
+    let since = (now - SAME_PUSH).0;
+    let event = event_word(request.event);
+    let known = sqlx::query_scalar!(
+        "SELECT id FROM run_requests WHERE repo = ? AND after_sha = ? AND received_at >= ? AND event = ?
+         AND reference = ? AND before_sha IS ? LIMIT 1",
+        repo,
+        request.after,
+        since,
+        event,
+        request.reference,
+        request.before
+    )
+    .fetch_optional(c)
+    .await
+    .map_err(failed)?;
+    Ok(known.is_some())
+}
+
+async fn add_request(
+    c: &mut SqliteConnection,
+    repo: &str,
+    delivery: i64,
+    request: &NewRunRequest,
+    received_at: Timestamp,
+) -> StoreResult<()> {
+    let event = event_word(request.event);
+    let pull_request = request.pull_request.as_ref().map(column::to_json).transpose()?;
+    sqlx::query!(
+        "INSERT INTO run_requests (repo, delivery, event, reference, before_sha, after_sha, pull_request,
+                                   received_at, due_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
+        repo,
+        delivery,
+        event,
+        request.reference,
+        request.before,
+        request.after,
+        pull_request,
+        received_at.0
+    )
+    .execute(&mut *c)
+    .await
+    .map_err(failed)?;
+    if request.event == Event::Push {
+        see_ref(c, repo, &request.reference, &request.after).await?;
+    }
+    Ok(())
+}
+
+async fn see_ref(c: &mut SqliteConnection, repo: &str, name: &str, sha: &str) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO seen_refs (repo, name, sha) VALUES (?, ?, ?)
+         ON CONFLICT (repo, name) DO UPDATE SET sha = excluded.sha",
+        repo,
+        name,
+        sha
+    )
+    .execute(c)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+#[async_trait]
+impl Intake for SqliteStore {
+    async fn accept_delivery(&self, delivery: NewDelivery) -> StoreResult<Accepted> {
+        self.write(move |c| Box::pin(accept(c, delivery))).await
+    }
+
+    async fn due_run_requests(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<RunRequest>> {
+        // The oldest open request of a repository holds back its later ones, so that numbers follow
+        // the order of pushes.
+        let rows = sqlx::query!(
+            "SELECT id, repo, event, reference, before_sha, after_sha, pull_request, received_at, tries
+             FROM run_requests AS r
+             WHERE closed_at IS NULL AND due_at <= ? AND NOT EXISTS
+               (SELECT 1 FROM run_requests AS e
+                WHERE e.repo = r.repo AND e.closed_at IS NULL AND e.id < r.id)
+             ORDER BY id LIMIT ?",
+            now.0,
+            limit
+        )
+        .fetch_all(&self.read)
+        .await
+        .map_err(failed)?;
+        rows.into_iter()
+            .map(|row| {
+                let pull_request = row
+                    .pull_request
+                    .map(|text| column::json("run_requests", "pull_request", row.id, &text))
+                    .transpose()?;
+                Ok(RunRequest {
+                    id: row.id,
+                    repo: column::parse("run_requests", "repo", row.id, &row.repo)?,
+                    request: NewRunRequest {
+                        event: event_of("run_requests", row.id, &row.event)?,
+                        reference: row.reference,
+                        before: row.before_sha,
+                        after: row.after_sha,
+                        pull_request,
+                    },
+                    received_at: Timestamp(row.received_at),
+                    tries: column::number("run_requests", "tries", row.id, row.tries)?,
+                })
+            })
+            .collect()
+    }
+
+    async fn postpone_run_request(
+        &self,
+        id: i64,
+        next: Timestamp,
+        problem: &str,
+    ) -> StoreResult<()> {
+        let problem = problem.to_owned();
+        self.write(move |c| {
+            Box::pin(async move {
+                let done = sqlx::query!(
+                    "UPDATE run_requests SET due_at = ?, tries = tries + 1, problem = ?
+                     WHERE id = ? AND closed_at IS NULL",
+                    next.0,
+                    problem,
+                    id
+                )
+                .execute(c)
+                .await
+                .map_err(failed)?;
+                if done.rows_affected() == 0 {
+                    return Err(StoreError::not_found(format!("open run request {id}")));
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn close_run_request(&self, id: i64, reason: &str, now: Timestamp) -> StoreResult<()> {
+        let reason = reason.to_owned();
+        self.write(move |c| {
+            Box::pin(async move {
+                sqlx::query!(
+                    "UPDATE run_requests SET closed_at = ?, outcome = ? WHERE id = ? AND closed_at IS NULL",
+                    now.0,
+                    reason,
+                    id
+                )
+                .execute(c)
+                .await
+                .map_err(failed)?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn record_seen_refs(&self, repo: RepoId, refs: &[(String, String)]) -> StoreResult<()> {
+        let refs = column::to_json(refs)?;
+        self.write(move |c| {
+            Box::pin(async move {
+                let repo = repo.to_string();
+                // `WHERE true` keeps the parser from reading ON as a join's.
+                sqlx::query!(
+                    "INSERT INTO seen_refs (repo, name, sha)
+                     SELECT ?, r.value ->> 0, r.value ->> 1 FROM json_each(?) AS r WHERE true
+                     ON CONFLICT (repo, name) DO UPDATE SET sha = excluded.sha",
+                    repo,
+                    refs
+                )
+                .execute(c)
+                .await
+                .map_err(failed)?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn trim_deliveries(&self, before: Timestamp) -> StoreResult<u64> {
+        let done = self
+            .writer
+            .write_bulk(move |c| {
+                Box::pin(async move {
+                    sqlx::query!(
+                        "UPDATE deliveries SET body = x'' WHERE id IN
+                         (SELECT id FROM deliveries WHERE received_at < ? AND length(body) > 0 LIMIT 200)",
+                        before.0
+                    )
+                    .execute(c)
+                    .await
+                    .map_err(failed)
+                })
+            })
+            .await?;
+        Ok(done.rows_affected())
+    }
+}

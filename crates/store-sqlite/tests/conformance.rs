@@ -1,0 +1,98 @@
+//! The store's promises, kept over real files.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests count as tests")]
+
+use std::sync::Arc;
+
+use pipeyard_model::{ManualClock, Timestamp};
+use pipeyard_store::conformance;
+use pipeyard_store_sqlite::SqliteStore;
+
+macro_rules! promises {
+    ($($module:ident: $($name:ident),+ $(,)?;)*) => {$(
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let folder = tempfile::tempdir().unwrap();
+                    let (store, clock) = super::open(&folder).await;
+                    super::conformance::$module::$name(&store, &clock).await;
+                }
+            )+
+        }
+    )*};
+}
+
+async fn open(folder: &tempfile::TempDir) -> (SqliteStore, ManualClock) {
+    let clock = ManualClock::at(Timestamp::from_seconds(1_772_366_400));
+    let path = folder.path().join("pipeyard.sqlite");
+    let store = SqliteStore::open(&path, Arc::new(clock.clone())).await.unwrap();
+    (store, clock)
+}
+
+promises! {
+    claims:
+        parallel_claims_give_each_job_once,
+        the_oldest_run_goes_first,
+        a_repeated_request_gets_the_same_jobs,
+        labels_decide_who_gets_a_job,
+        a_stale_epoch_is_refused_and_recorded,
+        a_lease_that_runs_out_offers_the_job_again_once,
+        a_once_job_is_never_offered_again,
+        a_restart_of_the_server_extends_every_lease,
+        steps_end_with_their_attempt;
+    deploys:
+        a_deploy_is_a_node_like_a_job,
+        a_cancelled_run_asks_for_the_end_of_its_deployments;
+    ends:
+        a_repeated_finish_is_acknowledged,
+        a_failed_job_is_tried_again,
+        a_restarted_runner_gives_its_job_back,
+        a_cancelled_run_ends,
+        needs_are_kept,
+        a_rerun_of_what_failed_keeps_what_passed;
+    intake:
+        a_delivery_that_comes_50_times_counts_once,
+        a_push_that_is_told_twice_counts_once,
+        a_person_may_ask_twice,
+        requests_of_a_repository_keep_their_order,
+        a_request_gives_its_runs_once,
+        a_trimmed_delivery_is_still_known;
+    runners:
+        a_registration_needs_a_live_token,
+        a_silent_runner_is_offline,
+        a_removed_runner_loses_its_jobs_at_once;
+    runs:
+        run_numbers_rise_and_are_never_used_again,
+        a_held_run_waits_for_approval,
+        a_rerun_is_no_way_around_an_approval,
+        a_pipeline_that_does_not_compile_is_a_failed_run,
+        lists_are_filtered_and_paged,
+        events_go_on_where_a_reader_stopped,
+        a_removed_repository_leaves_its_runs;
+}
+
+#[tokio::test]
+async fn an_installation_keeps_its_id_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(&folder).await.0.installation();
+    assert_eq!(open(&folder).await.0.installation(), first);
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_program_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(&folder).await);
+    let path = folder.path().join("pipeyard.sqlite");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'later', 1, x'00', 1)",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    let refused = SqliteStore::open(&path, Arc::new(ManualClock::default())).await.unwrap_err();
+    assert!(refused.to_string().contains("newer version"), "{refused}");
+}

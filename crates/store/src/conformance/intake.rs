@@ -1,0 +1,139 @@
+//! Deliveries and run requests.
+
+use std::time::Duration;
+
+use pipeyard_api::views::Event;
+use pipeyard_model::{Clock as _, ManualClock, RepoId};
+
+use super::make::{job, plan, setup};
+use crate::{
+    Store,
+    intake::{Accepted, Disposition, NewDelivery, NewRunRequest},
+};
+
+fn push(
+    repo: RepoId,
+    id: &str,
+    before: Option<&str>,
+    after: &str,
+    clock: &ManualClock,
+) -> NewDelivery {
+    NewDelivery {
+        repo,
+        delivery: id.into(),
+        event: "push".into(),
+        body: b"{}".to_vec(),
+        received_at: clock.now(),
+        disposition: Disposition::Requests(vec![NewRunRequest {
+            event: Event::Push,
+            reference: "refs/heads/main".into(),
+            before: before.map(Into::into),
+            after: after.into(),
+            pull_request: None,
+        }]),
+    }
+}
+
+/// 50 deliveries with one id, at once: one is new, one run request comes of them.
+pub async fn a_delivery_that_comes_50_times_counts_once<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    let all = (0..50).map(|_| store.accept_delivery(push(made.repo, "d1", Some("a"), "b", clock)));
+    let all = futures_util::future::join_all(all).await;
+    let new = all.into_iter().filter(|a| *a.as_ref().unwrap() == Accepted::New).count();
+    assert_eq!(new, 1);
+    assert_eq!(store.due_run_requests(clock.now(), 10).await.unwrap().len(), 1);
+    assert_eq!(
+        store.seen_refs(made.repo).await.unwrap(),
+        [("refs/heads/main".to_owned(), "b".to_owned())]
+    );
+}
+
+/// The same push under another delivery id is the same push, for 10 minutes.
+pub async fn a_push_that_is_told_twice_counts_once<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    let repo = made.repo;
+    assert_eq!(
+        store.accept_delivery(push(repo, "d1", None, "b", clock)).await.unwrap(),
+        Accepted::New
+    );
+    assert_eq!(
+        store.accept_delivery(push(repo, "d2", None, "b", clock)).await.unwrap(),
+        Accepted::Duplicate
+    );
+    assert_eq!(
+        store.accept_delivery(push(repo, "d3", Some("x"), "b", clock)).await.unwrap(),
+        Accepted::New
+    );
+    clock.advance(Duration::from_secs(601));
+    assert_eq!(
+        store.accept_delivery(push(repo, "d4", None, "b", clock)).await.unwrap(),
+        Accepted::New
+    );
+    assert_eq!(
+        store.accept_delivery(push(repo, "d2", None, "b", clock)).await.unwrap(),
+        Accepted::Duplicate
+    );
+}
+
+/// A person may ask for the same commit twice.
+pub async fn a_person_may_ask_twice<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    for id in ["m1", "m2"] {
+        let mut delivery = push(made.repo, id, None, "b", clock);
+        if let Disposition::Requests(requests) = &mut delivery.disposition {
+            requests[0].event = Event::Manual;
+        }
+        assert_eq!(store.accept_delivery(delivery).await.unwrap(), Accepted::New);
+    }
+    assert!(store.seen_refs(made.repo).await.unwrap().is_empty());
+}
+
+/// Requests of one repository are handled in order, one at a time; a postponed one holds the rest.
+pub async fn requests_of_a_repository_keep_their_order<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    for (id, after) in [("d1", "b"), ("d2", "c")] {
+        store.accept_delivery(push(made.repo, id, None, after, clock)).await.unwrap();
+    }
+    let due = store.due_run_requests(clock.now(), 10).await.unwrap();
+    assert_eq!(due.iter().map(|r| r.request.after.as_str()).collect::<Vec<_>>(), ["b"]);
+    let later = clock.now() + Duration::from_secs(30);
+    store.postpone_run_request(due[0].id, later, "can't fetch").await.unwrap();
+    assert!(store.due_run_requests(clock.now(), 10).await.unwrap().is_empty());
+    clock.advance(Duration::from_secs(30));
+    let due = store.due_run_requests(clock.now(), 10).await.unwrap();
+    assert_eq!(due[0].tries, 1);
+    store.close_run_request(due[0].id, "no pipeline", clock.now()).await.unwrap();
+    let due = store.due_run_requests(clock.now(), 10).await.unwrap();
+    assert_eq!(due[0].request.after, "c");
+}
+
+/// A request gives its runs once, even if the one who creates them is told twice.
+pub async fn a_request_gives_its_runs_once<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    store.accept_delivery(push(made.repo, "d1", None, "b", clock)).await.unwrap();
+    let request = store.due_run_requests(clock.now(), 1).await.unwrap()[0].id;
+    let runs = || {
+        (0..2)
+            .map(|_| {
+                let mut run = plan(made.repo, vec![job("test", |_| {})], clock);
+                run.request = Some(request);
+                run
+            })
+            .collect::<Vec<_>>()
+    };
+    let first = store.create_runs(runs(), clock.now()).await.unwrap();
+    assert_eq!(first.len(), 2);
+    assert!(store.create_runs(runs(), clock.now()).await.unwrap().is_empty());
+    assert!(store.due_run_requests(clock.now(), 10).await.unwrap().is_empty());
+}
+
+/// Bodies can be forgotten; that a delivery was seen can't.
+pub async fn a_trimmed_delivery_is_still_known<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    store.accept_delivery(push(made.repo, "d1", None, "b", clock)).await.unwrap();
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(store.trim_deliveries(clock.now()).await.unwrap(), 1);
+    assert_eq!(store.trim_deliveries(clock.now()).await.unwrap(), 0);
+    let again = store.accept_delivery(push(made.repo, "d1", None, "b", clock)).await.unwrap();
+    assert_eq!(again, Accepted::Duplicate);
+}

@@ -1,0 +1,18 @@
+//! The suite that every database passes: one module by aggregate, one function by promise. Each
+//! store crate calls every function with a fresh, empty store and the clock that it was opened with.
+//!
+//! The functions panic when a promise is broken; their names say which.
+
+#![expect(clippy::unwrap_used, reason = "a broken promise ends the test")]
+
+mod make;
+
+pub mod claims;
+pub mod deploys;
+pub mod ends;
+pub mod intake;
+pub mod people;
+pub mod runners;
+pub mod runs;
+
+pub use make::{Made, job, need, one_job, plan, runner, setup};
