@@ -3,3 +3,4 @@
 
 mod common;
 mod errors_of_others;
+mod properties;
