@@ -9,6 +9,7 @@ pub mod checkout;
 pub mod config;
 pub mod error;
 pub mod http;
+pub mod intake;
 pub mod metrics;
 pub mod mirror;
 pub mod openapi;

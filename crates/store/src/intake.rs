@@ -6,6 +6,9 @@ use pipeyard_model::{RepoId, Timestamp};
 
 use crate::StoreResult;
 
+/// The event of a delivery that the comparison of refs made up.
+pub const COMPARISON: &str = "refs";
+
 /// One webhook delivery, or one comparison of refs that found a push.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
@@ -103,7 +106,9 @@ pub struct RunRequest {
 pub trait Intake {
     /// Stores the delivery, its run requests and the refs that they saw, in one transaction.
     /// A delivery that is known changes nothing. A run request that repeats (repo, event, ref,
-    /// before, after) of the last 10 minutes asks for nothing, but its delivery is stored.
+    /// before, after) of the last 10 minutes asks for nothing, but its delivery is stored and its ref
+    /// counts as seen. Where one of the two came from a [`COMPARISON`], `before` doesn't matter: a
+    /// comparison doesn't see the steps in between.
     async fn accept_delivery(&self, delivery: NewDelivery) -> StoreResult<Accepted>;
     /// Run requests that are due, oldest first, at most one for each repository.
     async fn due_run_requests(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<RunRequest>>;
@@ -116,8 +121,8 @@ pub trait Intake {
     ) -> StoreResult<()>;
     /// Nothing came of it (no pipeline is triggered); the reason is kept.
     async fn close_run_request(&self, id: i64, reason: &str, now: Timestamp) -> StoreResult<()>;
-    /// Replaces what was last seen of the repository's refs by these, without asking for runs: at
-    /// first sight, and after each comparison. Names and SHAs are not interpreted.
+    /// Records these refs as seen, without asking for runs: at first sight. Others stay as they
+    /// were. Names and SHAs are not interpreted.
     async fn record_seen_refs(&self, repo: RepoId, refs: &[(String, String)]) -> StoreResult<()>;
     /// Forgets the bodies of some deliveries from before `before`; their ids stay, so that a late
     /// repeat is still known. Answers how many; call again until none is left.

@@ -19,6 +19,7 @@ pub mod runner;
 pub mod runners;
 pub mod runs;
 pub mod secrets;
+pub mod start;
 pub mod ui;
 
 use axum::{
@@ -66,6 +67,7 @@ pub fn api() -> OpenApiRouter<AppState> {
         .merge(runners::router())
         .merge(runs::router())
         .merge(secrets::router())
+        .merge(start::router())
         .merge(health::router())
         .routes(routes!(document))
 }

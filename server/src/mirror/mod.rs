@@ -4,6 +4,8 @@
 //! for each mirror, many readers. A mirror can be deleted at any time while nobody uses it: the next
 //! fetch makes it anew, and only commits that the remote has lost are gone with it.
 
+mod remote;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -11,6 +13,10 @@ use std::{
 };
 
 use pipeyard_model::RepoId;
+
+pub use remote::{
+    MirrorError, fetch, hook_secret_purpose, open, remote_refs, seal_credentials, with_commit,
+};
 
 /// Where the mirrors are and who writes to them.
 #[derive(Debug)]
