@@ -67,7 +67,7 @@ async fn info_refs(
     if !state.mirrors.path(repo).exists() {
         // Somebody removed it; the remote still has everything that a branch has.
         let row = state.store.repo(repo).await?.ok_or_else(|| Failure::not_found("repository"))?;
-        mirror::fetch(&state, &row).await.map_err(unavailable)?;
+        mirror::fetch(&state, &row).await.map_err(|e| unavailable(&e))?;
     }
     // The first line is for the old protocol only.
     let head =
@@ -203,7 +203,7 @@ async fn serve(
     Ok((headers, Body::from_stream(chunks)).into_response())
 }
 
-fn unavailable(error: mirror::MirrorError) -> Failure {
+fn unavailable(error: &mirror::MirrorError) -> Failure {
     tracing::error!(%error, "a mirror can't be made again");
     Failure::new(
         StatusCode::BAD_GATEWAY,
