@@ -31,6 +31,7 @@ pub struct Metrics {
     started: Instant,
     requests: Family<RequestLabels, Counter>,
     seconds: Histogram,
+    hooks_refused: Counter,
     waiting: Gauge,
     running: Gauge,
     runners: Gauge,
@@ -55,6 +56,9 @@ impl Default for Metrics {
         let seconds = Histogram::new(buckets);
         let requests = Family::default();
         registry.register("http_requests", "Answered requests", requests.clone());
+        let hooks_refused = Counter::default();
+        let help = "Webhook deliveries whose signature isn't good";
+        registry.register("hooks_refused", help, hooks_refused.clone());
         registry.register_with_unit(
             "http_request_duration",
             "Time to the answer's head",
@@ -79,6 +83,7 @@ impl Default for Metrics {
             started: Instant::now(),
             requests,
             seconds,
+            hooks_refused,
         }
     }
 }
@@ -108,6 +113,11 @@ impl Metrics {
         let route = route.unwrap_or("other").to_owned();
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a webhook delivery that isn't proven to come from who knows the hook's secret.
+    pub(crate) fn refused_hook(&self) {
+        self.hooks_refused.inc();
     }
 
     /// The text that Prometheus scrapes.

@@ -2,8 +2,6 @@
 //! meaning. What is answered with 202 is stored, in one transaction with the runs that it asks for;
 //! a repeat changes nothing. A body that isn't proven leaves no row, only a count.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use axum::{
     Json,
     body::Body,
@@ -28,14 +26,6 @@ use crate::{
     mirror,
 };
 
-static REFUSED: AtomicU64 = AtomicU64::new(0);
-
-/// How many deliveries were refused since the start because their signature isn't good.
-#[must_use]
-pub fn refused_signatures() -> u64 {
-    REFUSED.load(Ordering::Relaxed)
-}
-
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
     // Bodies are read with a cap of their own.
@@ -47,7 +37,7 @@ pub fn router() -> OpenApiRouter<AppState> {
 
 /// Takes a delivery of GitHub.
 #[utoipa::path(
-    post, path = "/hooks/github/{hook}", tag = "hooks",
+    post, path = "/hooks/github/{hook}", tag = "hooks", security(()),
     params(("hook" = String, Path, description = "The hook's id")),
     request_body(content = String, content_type = "application/json", description = "GitHub's payload"),
     responses(
@@ -75,7 +65,7 @@ async fn from_github(
     let secret = secret_of(&state, &repo)?;
     let event = name(&headers, "x-github-event");
     let delivery = name(&headers, "x-github-delivery");
-    let (received, parsed) = checked(received, move |bytes| {
+    let (received, parsed) = checked(&state, received, move |bytes| {
         signature::verify(&headers, "x-hub-signature-256", &secret, bytes)?;
         let event = event.ok_or(Refusal::Header("x-github-event"))?;
         let delivery = delivery.ok_or(Refusal::Header("x-github-delivery"))?;
@@ -105,7 +95,7 @@ async fn from_github(
 
 /// Takes a push that `pipectl hook` tells of.
 #[utoipa::path(
-    post, path = "/hooks/git/{hook}", tag = "hooks",
+    post, path = "/hooks/git/{hook}", tag = "hooks", security(()),
     params(("hook" = String, Path, description = "The hook's id")),
     request_body = pipeyard_api::hooks::PushedRefs,
     responses(
@@ -125,7 +115,7 @@ async fn from_git(
     let repo = repo_of(&state, &hook, Forge::Git).await?;
     let received = body::read(&headers, body, MAX_BODY).await?;
     let secret = secret_of(&state, &repo)?;
-    let (received, parsed) = checked(received, move |bytes| {
+    let (received, parsed) = checked(&state, received, move |bytes| {
         signature::verify(&headers, SIGNATURE, &secret, bytes)?;
         Ok(pushed::parse(bytes)?)
     })
@@ -207,7 +197,6 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unverified(why) => {
-                REFUSED.fetch_add(1, Ordering::Relaxed);
                 Self::new(StatusCode::UNAUTHORIZED, "signature_refused", why.to_string())
                     .hint("the sender must use this hook's secret and SHA-256")
             }
@@ -221,21 +210,29 @@ impl From<Refusal> for Failure {
 }
 
 /// Runs `check` over the raw bytes; on a thread of its own if they are many.
-async fn checked<T, F>(received: Received, check: F) -> ApiResult<(Received, Result<T, Failure>)>
+async fn checked<T, F>(
+    state: &AppState,
+    received: Received,
+    check: F,
+) -> ApiResult<(Received, Result<T, Failure>)>
 where
     T: Send + 'static,
     F: FnOnce(&[u8]) -> Result<T, Refusal> + Send + 'static,
 {
     let large = received.is_large();
     let work = move || {
-        let result = check(&received.bytes).map_err(Failure::from);
+        let result = check(&received.bytes);
         (received, result)
     };
-    if large {
-        tokio::task::spawn_blocking(work).await.map_err(Failure::internal)
+    let (received, result) = if large {
+        tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?
     } else {
-        Ok(work())
+        work()
+    };
+    if matches!(result, Err(Refusal::Unverified(_))) {
+        state.metrics.refused_hook();
     }
+    Ok((received, result.map_err(Failure::from)))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
