@@ -87,7 +87,7 @@ async fn keep(
     check_path(&query.path)?;
     let attempt = AttemptId { job, epoch: Epoch(epoch) };
     // Before the bytes, so that a runner which lost its job doesn't send a gigabyte for nothing.
-    state.store.check_attempt(runner, attempt).await?;
+    state.store.check_attempt(runner, attempt, state.clock.now()).await?;
     let expected = match headers.get("x-sha256").map(HeaderValue::to_str) {
         None => None,
         Some(Ok(text)) if text.len() == 64 => Some(text.to_owned()),
