@@ -13,6 +13,7 @@ pub mod intake;
 pub mod metrics;
 pub mod mirror;
 pub mod openapi;
+pub mod outgoing;
 pub mod seal;
 pub mod state;
 pub mod tasks;

@@ -16,6 +16,8 @@
 //! | `GET/POST /api/repos`, `DELETE /api/repos/{name}` | [`RepoView`], [`AddRepo`] |
 //! | `GET /api/runners`, `POST /api/runners/tokens`, `DELETE /api/runners/{id}` | [`RunnerView`], [`RegistrationToken`] |
 //! | `GET /api/secrets`, `PUT /api/secrets/{name}` [`SetSecret`], `DELETE` | [`SecretView`] |
+//! | `PUT /api/forge-token?repo=` [`SetSecret`], `DELETE` | writes commit statuses at the forge |
+//! | `GET /api/notifications` | [`NotificationsView`] |
 //! | `POST /api/login` [`Login`], `POST /api/logout`, `GET /api/me` | [`Me`] |
 //! | `GET/POST /api/tokens`, `DELETE /api/tokens/{id}` | [`TokenView`], [`NewToken`], [`TokenAdded`] |
 //! | `GET /api/audit?before=&limit=` | [`Page`] of [`AuditView`], newest first |
@@ -462,4 +464,13 @@ pub struct AuditView {
     pub action: String,
     /// What it was done to.
     pub target: String,
+}
+
+/// Where notifications go.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NotificationsView {
+    /// `notify_url` of the server's settings; nothing is sent if absent.
+    pub url: Option<String>,
+    /// The secret that they are signed with, as standardwebhooks.com's libraries take it.
+    pub secret: String,
 }

@@ -257,3 +257,82 @@ impl Outbox for SqliteStore {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use pipeyard_model::ManualClock;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_772_366_400);
+
+    async fn fresh() -> (tempfile::TempDir, SqliteStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(NOW));
+        let store = SqliteStore::open(&folder.path().join("pipeyard.db"), clock).await.unwrap();
+        (folder, store)
+    }
+
+    async fn put(store: &SqliteStore, key: &'static str, event: &'static str) {
+        store
+            .write(move |tx| {
+                Box::pin(async move {
+                    let data = serde_json::json!({});
+                    let notice = Notice::Notification { event: event.to_owned(), data };
+                    enqueue(tx, key, &notice, NOW).await
+                })
+            })
+            .await
+            .unwrap();
+    }
+
+    async fn due(store: &SqliteStore, now: Timestamp) -> Vec<(OutboxId, String)> {
+        let messages = store.due_messages(now, 10).await.unwrap();
+        messages
+            .into_iter()
+            .map(|message| match message.notice {
+                Notice::Notification { event, .. } => (message.id, event),
+                Notice::CommitStatus { .. } => panic!("no status was put in"),
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_key_keeps_its_order_and_holds_up_no_other() {
+        let (_folder, store) = fresh().await;
+        for (key, event) in [("a", "a1"), ("b", "b1"), ("a", "a2")] {
+            put(&store, key, event).await;
+        }
+        let first = due(&store, NOW).await;
+        assert_eq!([&*first[0].1, &*first[1].1], ["a1", "b1"]);
+        assert_eq!(first.len(), 2);
+        let later = NOW + Duration::from_secs(5);
+        store.message_failed(first[0].0, "away", Some(later), NOW).await.unwrap();
+        store.message_sent(first[1].0, NOW).await.unwrap();
+        assert_eq!(due(&store, NOW).await, []);
+        assert_eq!(store.next_message_at().await.unwrap(), Some(later));
+        let again = store.due_messages(later, 10).await.unwrap();
+        assert_eq!((again.len(), again[0].id, again[0].tries), (1, first[0].0, 1));
+        store.message_sent(first[0].0, later).await.unwrap();
+        let next = due(&store, later).await;
+        assert_eq!(next[0].1, "a2");
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_counted_and_lets_the_next_go() {
+        let (_folder, store) = fresh().await;
+        put(&store, "a", "a1").await;
+        put(&store, "a", "a2").await;
+        let first = due(&store, NOW).await[0].0;
+        store.message_failed(first, "never", None, NOW).await.unwrap();
+        // The outcome of a message that is over doesn't change.
+        store.message_sent(first, NOW).await.unwrap();
+        assert_eq!(store.outbox_counts().await.unwrap(), OutboxCounts { waiting: 1, dead: 1 });
+        assert_eq!(due(&store, NOW).await[0].1, "a2");
+        assert_eq!(store.trim_outbox(NOW).await.unwrap(), 0);
+        assert_eq!(store.trim_outbox(NOW + Duration::from_secs(1)).await.unwrap(), 1);
+        assert_eq!(store.outbox_counts().await.unwrap(), OutboxCounts { waiting: 1, dead: 0 });
+    }
+}

@@ -1,7 +1,5 @@
 //! Accounts, secrets and the audit log on SQLite.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests count as tests")]
-
 use std::sync::Arc;
 
 use pipeyard_model::{ManualClock, Timestamp};

@@ -9,7 +9,7 @@ use axum::{
 };
 use pipeyard_api::{
     ErrorBody,
-    views::{SecretView, SetSecret},
+    views::{NotificationsView, SecretView, SetSecret},
 };
 use pipeyard_model::{RepoId, RepoName, SecretName};
 use pipeyard_store::secrets::SealedSecret;
@@ -31,6 +31,7 @@ pub fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(list))
         .routes(routes!(set, remove))
         .routes(routes!(set_forge_token, remove_forge_token))
+        .routes(routes!(notifications))
 }
 
 #[derive(serde::Deserialize, utoipa::IntoParams)]
@@ -187,14 +188,19 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+struct OfRepo {
+    /// The repository.
+    repo: RepoName,
+}
+
 /// Set the token by which commit statuses are written at a repository's forge.
-#[utoipa::path(put, path = "/api/repos/{name}/forge-token", tag = "repos",
-    params(("name" = String, Path,)), request_body = SetSecret,
+#[utoipa::path(put, path = "/api/forge-token", tag = "repos", params(OfRepo), request_body = SetSecret,
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn set_forge_token(
     State(state): State<AppState>,
     auth: Auth,
-    Path(name): Path<RepoName>,
+    Query(query): Query<OfRepo>,
     Json(body): Json<SetSecret>,
 ) -> ApiResult<StatusCode> {
     check(&body.value)?;
@@ -204,21 +210,30 @@ async fn set_forge_token(
             "a forge's token holds no space and no control character",
         ));
     }
-    let repo = repo_named(&state, &name).await?.id;
+    let repo = repo_named(&state, &query.repo).await?.id;
     let sealed = state.seal.seal(&forge_token_purpose(repo), body.value.as_bytes());
     state.store.set_forge_token(repo, Some(sealed), auth.user, state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Remove a repository's forge token; commit statuses are no longer written.
-#[utoipa::path(delete, path = "/api/repos/{name}/forge-token", tag = "repos",
-    params(("name" = String, Path,)), responses((status = 204), (status = 404, body = ErrorBody)))]
+#[utoipa::path(delete, path = "/api/forge-token", tag = "repos", params(OfRepo),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn remove_forge_token(
     State(state): State<AppState>,
     auth: Auth,
-    Path(name): Path<RepoName>,
+    Query(query): Query<OfRepo>,
 ) -> ApiResult<StatusCode> {
-    let repo = repo_named(&state, &name).await?.id;
+    let repo = repo_named(&state, &query.repo).await?.id;
     state.store.set_forge_token(repo, None, auth.user, state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where notifications go, and the secret that they are signed with.
+#[utoipa::path(get, path = "/api/notifications", tag = "accounts", responses((status = 200, body = NotificationsView)))]
+async fn notifications(State(state): State<AppState>, _auth: Auth) -> Json<NotificationsView> {
+    Json(NotificationsView {
+        url: state.config.notify_url.clone(),
+        secret: crate::outgoing::notification_secret(&state.seal),
+    })
 }

@@ -1,0 +1,11 @@
+//! What people and programs see of the server, through its router and a real database.
+
+mod artifacts;
+mod auth;
+mod documented;
+mod events;
+mod outbox;
+mod runs;
+mod secrets;
+mod support;
+mod ui;
