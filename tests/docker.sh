@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # docker.sh ensure: makes sure that Docker answers.
+# docker.sh ensure-registry: installs Debian's docker-registry, which the tests of pulling start.
 #
 # Where it doesn't: installs Debian's docker.io (as root on Debian), clears what a killed daemon left
 # behind, starts dockerd detached with its log in a file, and waits until it answers. Does nothing
@@ -15,12 +16,21 @@ say() { echo "docker: $*" >&2; }
 answers() { timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" = 0 ]; }
 
-# Whether process $1 runs program $2.
-runs() { [ "$(cat "/proc/$1/comm" 2>/dev/null)" = "$2" ]; }
+# Whether process $1 runs program $2. One that is dead and was never reaped doesn't: Docker would wait
+# for it for ever.
+runs() {
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    case $stat in
+        *") Z "*) return 1 ;;
+        *"($2) "*) return 0 ;;
+        *) return 1 ;;
+    esac
+}
 
 install() {
     if ! is_root || ! command -v apt-get >/dev/null; then
-        say "not installed: install Docker Engine (Debian: 'apt-get install docker.io iptables busybox-static bash-static' as root)"
+        say "missing: run 'apt-get install $*' as root, or install the same by your system's means"
         exit 1
     fi
     say "installing $*"
@@ -109,7 +119,15 @@ ensure() {
     answers || start
 }
 
+ensure_registry() {
+    ! command -v docker-registry >/dev/null || return 0
+    # The package would start a registry of its own at every boot.
+    [ ! -d /run/systemd/system ] || ! is_root || systemctl mask docker-registry.service >/dev/null 2>&1 || true
+    install docker-registry
+}
+
 case ${1:-} in
     ensure) ensure ;;
-    *) echo "usage: docker.sh ensure" >&2; exit 2 ;;
+    ensure-registry) ensure_registry ;;
+    *) echo "usage: docker.sh ensure|ensure-registry" >&2; exit 2 ;;
 esac

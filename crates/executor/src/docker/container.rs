@@ -230,7 +230,10 @@ pub(crate) async fn explain_loss(
         broken.into_iter().chain(complaint.iter().map(String::as_str)).collect();
     let details =
         if details.is_empty() { String::new() } else { format!(": {}", details.join("; ")) };
-    if docker.inspect_container(name, None::<InspectContainerOptions>).await.is_ok() {
+    // Where the stream just ended, the container has closed it: that is its own end.
+    let found = docker.inspect_container(name, None::<InspectContainerOptions>).await;
+    let runs = found.is_ok_and(|found| found.state.and_then(|state| state.running) == Some(true));
+    if runs && broken.is_some() {
         return Fault::new(
             "container_lost",
             format!("The connection to the job's container was lost{details}. Start it again."),

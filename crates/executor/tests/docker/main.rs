@@ -1,4 +1,9 @@
 //! The Docker executor with a real Docker.
 
+mod daemon;
+mod hostile;
+mod leftovers;
+mod pull;
+mod services;
 mod steps;
 mod support;

@@ -12,7 +12,7 @@ use pipeyard_executor::{
 use pipeyard_model::{
     AttemptId, Conclusion, Epoch, InstallationId, JobId, SecretName,
     log::Stream,
-    plan::{JobSpec, StepSpec},
+    plan::{JobSpec, Readiness, ServiceSpec, StepSpec},
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -152,11 +152,15 @@ fn is_docker_there(test: &str) -> bool {
         }
     });
     let Err(why) = there else { return true };
-    let is_demanded = std::env::var("CI").is_ok_and(|ci| ci == "true")
-        || std::env::var_os("PIPEYARD_REQUIRE_DOCKER").is_some();
-    assert!(!is_demanded, "{test} needs Docker (run tests/docker.sh ensure): {why}");
+    assert!(!is_demanded(), "{test} needs Docker (run tests/docker.sh ensure): {why}");
     eprintln!("SKIPPED {test}: it needs Docker (run tests/docker.sh ensure): {why}");
     false
+}
+
+/// Whether a test that can't run here must fail instead of being skipped.
+pub(crate) fn is_demanded() -> bool {
+    std::env::var("CI").is_ok_and(|ci| ci == "true")
+        || std::env::var_os("PIPEYARD_REQUIRE_DOCKER").is_some()
 }
 
 pub(crate) fn spec(image: &str, commands: &[&str]) -> JobSpec {
@@ -182,6 +186,16 @@ pub(crate) fn step(command: &str) -> StepSpec {
         image: None,
         env: BTreeMap::new(),
         timeout: None,
+    }
+}
+
+pub(crate) fn service(alias: &str, image: &str) -> ServiceSpec {
+    ServiceSpec {
+        alias: alias.to_owned(),
+        image: image.to_owned(),
+        env: BTreeMap::new(),
+        command: Vec::new(),
+        ready: Readiness::Automatic,
     }
 }
 
@@ -230,5 +244,15 @@ impl Seen {
             _ => None,
         };
         self.events.iter().filter_map(exit).collect()
+    }
+
+    pub(crate) fn notes(&self) -> Vec<&str> {
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                JobEvent::Note { text, .. } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect()
     }
 }

@@ -1,0 +1,154 @@
+//! Docker going away in the middle of a job, and coming back. The daemon is the test's own.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use pipeyard_executor::{Executor, JobEvent};
+use pipeyard_model::Conclusion;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{BUSYBOX, Stage, is_demanded, spec};
+
+/// A second Docker daemon with all its state in one folder.
+struct Daemon {
+    folder: PathBuf,
+    process: Child,
+}
+
+impl Daemon {
+    fn start(folder: &Path) -> Self {
+        let process = Self::spawn(folder);
+        let daemon = Self { folder: folder.to_owned(), process };
+        daemon.wait();
+        daemon
+    }
+
+    fn spawn(folder: &Path) -> Child {
+        let path = |name: &str| folder.join(name).display().to_string();
+        let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        Command::new("dockerd")
+            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+            .arg(format!("--host=unix://{}", path("sock")))
+            .arg(format!("--data-root={}", path("root")))
+            .arg(format!("--exec-root={}", path("exec")))
+            .arg(format!("--pidfile={}", path("pid")))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    fn wait(&self) {
+        let begun = Instant::now();
+        while !self.docker(&["version"]).0 {
+            let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            let log: Vec<&str> = log.lines().rev().take(5).collect();
+            assert!(begun.elapsed() < Duration::from_secs(60), "dockerd doesn't start: {log:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The daemon's containerd dies with it. Where nobody reaps orphans its pid stays taken, which
+    /// would keep the next daemon waiting for it.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let file = self.folder.join("exec/containerd/containerd.pid");
+        let pid = std::fs::read_to_string(&file).unwrap();
+        let begun = Instant::now();
+        while is_alive(&pid) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "containerd lives on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::fs::remove_file(file).unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.process = Self::spawn(&self.folder);
+        self.wait();
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.folder.join("sock").display())
+    }
+
+    fn docker(&self, arguments: &[&str]) -> (bool, String) {
+        let output = Command::new("docker").arg("-H").arg(self.host()).args(arguments).output();
+        let output = output.unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn load(&self, image: &str) {
+        let mut save =
+            Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().unwrap();
+        let load = Command::new("docker")
+            .args(["-H", &self.host(), "load", "-q"])
+            .stdin(save.stdout.take().unwrap())
+            .output()
+            .unwrap();
+        assert!(save.wait().unwrap().success() && load.status.success(), "{load:?}");
+    }
+}
+
+impl Drop for Daemon {
+    /// SIGTERM, so that it ends its containerd and its mounts.
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let _ = self.process.wait();
+        let _ = Command::new("umount").arg(self.folder.join("root")).output();
+    }
+}
+
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_going_away_is_an_error_and_it_works_again_when_docker_is_back() {
+    let test = "docker_going_away_is_an_error_and_it_works_again_when_docker_is_back";
+    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    if !is_root {
+        assert!(!is_demanded(), "{test} starts a Docker daemon: run it as root");
+        eprintln!("SKIPPED {test}: it starts a Docker daemon and needs root");
+        return;
+    }
+    // Short: the path of a socket has at most 107 bytes.
+    let folder = tempfile::Builder::new().prefix("dockerd").tempdir().unwrap();
+    let Some(outer) = Stage::set(test).await else { return };
+    outer.end().await;
+    let mut daemon = Daemon::start(folder.path());
+    daemon.load(BUSYBOX);
+    let host = daemon.host();
+    let Some(stage) = Stage::set_with(test, |config| config.host = Some(host)).await else {
+        return;
+    };
+
+    let mut is_away = false;
+    let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+    let seen = stage
+        .run_job(stage.job(spec(BUSYBOX, &[script])), CancellationToken::new(), |event| {
+            if matches!(event, JobEvent::Output { .. }) && !is_away {
+                is_away = true;
+                daemon.kill();
+            }
+        })
+        .await;
+    seen.is(Conclusion::Error, "docker_unavailable");
+    let seen = stage.run(spec(BUSYBOX, &["echo not reached"])).await;
+    seen.is(Conclusion::Error, "docker_unavailable");
+
+    daemon.restart();
+    let seen = stage.run(spec(BUSYBOX, &["echo back"])).await;
+    seen.succeeded();
+    assert_eq!(seen.stdout(), "back\n");
+    stage.executor.reconcile(&[]).await.unwrap();
+    let left = daemon.docker(&["ps", "-aq"]).1;
+    assert_eq!(left, "", "containers are left");
+    stage.executor.remove_everything().await.unwrap();
+}

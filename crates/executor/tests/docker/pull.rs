@@ -1,0 +1,106 @@
+//! Images that aren't on the machine, with a registry of the test's own on loopback.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use pipeyard_model::Conclusion;
+
+use crate::support::{BUSYBOX, Stage, docker, is_demanded, spec};
+
+/// Debian's `docker-registry` on a free port with a folder of its own.
+struct Registry {
+    process: Child,
+    address: String,
+}
+
+impl Registry {
+    /// `None` where the program isn't installed and nobody demands it.
+    fn start(folder: &Path, test: &str) -> Option<Self> {
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let root = folder.join("registry");
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: '{address}'}}\n",
+            root.display()
+        );
+        let file = folder.join("registry.yml");
+        fs::write(&file, config).unwrap();
+        let started = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let process = match started {
+            Ok(process) => process,
+            Err(error) => {
+                let why = format!("it needs the program docker-registry: {error}");
+                assert!(!is_demanded(), "{test}: {why} (run tests/docker.sh ensure-registry)");
+                eprintln!("SKIPPED {test}: {why} (run tests/docker.sh ensure-registry)");
+                return None;
+            }
+        };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the registry doesn't start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(Self { process, address })
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn a_missing_image_is_pulled_once_and_the_log_says_so() {
+    let test = "a_missing_image_is_pulled_once_and_the_log_says_so";
+    let Some(stage) = Stage::set(test).await else { return };
+    let Some(registry) = Registry::start(stage.folder.path(), test) else { return };
+    let name = format!("{}/team/tools:1.2", registry.address);
+    docker(&["tag", BUSYBOX, &name]);
+    docker(&["push", "-q", &name]);
+    docker(&["rmi", &name]);
+    let seen = stage.run(spec(&name, &["echo from the registry"])).await;
+    let again = stage.run(spec(&name, &["echo again"])).await;
+    docker(&["rmi", &name]);
+    seen.succeeded();
+    let notes = seen.notes();
+    assert!(notes.contains(&format!("Pulling {name}").as_str()), "{notes:?}");
+    assert!(notes.iter().any(|note| note.starts_with(&format!("Pulled {name} in "))), "{notes:?}");
+    again.succeeded();
+    assert!(again.notes().is_empty(), "{:?}", again.notes());
+
+    let missing = format!("{}/team/tools:none", registry.address);
+    let seen = stage.run(spec(&missing, &["echo not reached"])).await;
+    seen.is(Conclusion::Error, "image_not_found");
+    assert!(seen.message().contains(&missing), "{}", seen.message());
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_doesnt_answer_is_told_apart_from_a_missing_image() {
+    let test = "a_registry_that_doesnt_answer_is_told_apart_from_a_missing_image";
+    let Some(stage) = Stage::set(test).await else { return };
+    let name = format!("127.0.0.1:{}/nobody/there:1", free_port());
+    let seen = stage.run(spec(&name, &["echo not reached"])).await;
+    seen.is(Conclusion::Error, "registry_unreachable");
+    let seen = stage.run(spec("../../containers/json?x=", &["echo not reached"])).await;
+    seen.is(Conclusion::Error, "image_name_invalid");
+    stage.end().await;
+}
