@@ -1,1 +1,87 @@
-fn main() {}
+//! `pipectl`: the one executable. It joins the roles and the commands; it holds no rule of its own.
+
+mod config;
+mod roles;
+mod supervise;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser};
+
+/// Git push to a judged canary to DORA metrics, on machines that you own.
+#[derive(Debug, Parser)]
+#[command(name = "pipectl", version, about, max_term_width = 100, propagate_version = true)]
+struct Args {
+    #[command(flatten)]
+    global: pipeyard_cli::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run everything on this machine: server, runner, fleet and proxy.
+    Up(up::Up),
+    /// Run the server: webhooks, API and web UI.
+    Server(roles::Server),
+    /// Run a runner: it claims jobs and executes them.
+    Runner(roles::Runner),
+    /// Run the embedded CodeDeploy.
+    Fleet(roles::Fleet),
+    /// Run the weighted proxy in front of deployed services.
+    Proxy(roles::Proxy),
+    /// Run the deploy agent of a host.
+    Agent(roles::Agent),
+    /// Print a new one-time login of a server on this machine.
+    LoginCode(roles::LoginCode),
+    /// Print a script that completes commands in your shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    #[command(flatten)]
+    Remote(pipeyard_cli::Command),
+}
+
+fn main() -> ExitCode {
+    pipeyard_api::client::install_crypto();
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return roles::fail(&anyhow::Error::from(error).context("failed to start")),
+    };
+    let exit = runtime.block_on(async {
+        let ended = match args.command {
+            Command::Up(it) => it.main().await,
+            Command::Server(it) => it.main().await,
+            Command::Runner(it) => it.main().await,
+            Command::Fleet(it) => it.main().await,
+            Command::Proxy(it) => it.main().await,
+            Command::Agent(it) => it.main().await,
+            Command::LoginCode(it) => it.main().await,
+            Command::Completion { shell } => {
+                clap_complete::generate(shell, &mut Args::command(), "pipectl", &mut std::io::stdout());
+                Ok(())
+            }
+            Command::Remote(command) => return pipeyard_cli::run(args.global, command).await,
+        };
+        match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => roles::fail(&error),
+        }
+    });
+    // A read of standard input may never come back; nothing is left to wait for.
+    runtime.shutdown_background();
+    exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -5,6 +5,7 @@
 //! and executes nothing of a user's.
 
 pub mod blobs;
+pub mod boot;
 pub mod checkout;
 pub mod config;
 pub mod error;

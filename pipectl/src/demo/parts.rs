@@ -1,0 +1,167 @@
+//! The demo's processes: what `up` runs, three hosts with their agents, and a signed-in client.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use pipeyard_api::{
+    client::Client,
+    views::{Login, Me},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{tell, up};
+use crate::{supervise, up::private_dir};
+
+/// Hosts of the rolling service.
+const HOSTS: u16 = 3;
+/// The port of the first host's program; the others follow.
+const HOST_PORT: u16 = 8491;
+
+/// The demo while it runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    dir: PathBuf,
+    client: Client,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Starts every part and signs in.
+    pub(crate) async fn start(data: &Path, outer: CancellationToken) -> anyhow::Result<Self> {
+        private_dir(data)?;
+        let dir = fs::canonicalize(data)?;
+        let up = up(&dir);
+        for address in [up.listen, up.fleet_listen, up.proxy_admin] {
+            std::net::TcpListener::bind(address)
+                .with_context(|| format!("{address} is taken; is another Pipeyard running? (pipectl demo --down)"))?;
+        }
+        let shutdown = outer.child_token();
+        let tasks = TaskTracker::new();
+        let log = fs::File::create(dir.join("parts.log"))?;
+        supervise::relay_to(log);
+        let layout = up.layout()?;
+        let fleet = format!("http://{}", up.fleet_listen);
+        let credentials = dir.join("fleet/credentials.json");
+        let mut parts = layout.parts;
+        for part in &mut parts {
+            part.bound = true;
+        }
+        for part in parts {
+            spawn(&tasks, part, &shutdown);
+        }
+        wait_for("the fleet makes its credentials", || async { credentials.is_file().then_some(()) }).await?;
+        for n in 0..HOSTS {
+            spawn(&tasks, agent(&dir, n, &fleet, &credentials)?, &shutdown);
+        }
+        let url = format!("http://{}", up.listen);
+        let anonymous = Client::new(&url, None)?;
+        wait_for("the server is ready", || async { anonymous.open("/readyz", &[]).await.ok().map(drop) }).await?;
+        let code = login_code(&dir).await?;
+        let me: Me = anonymous.post("/api/login", &Login { code, want: Some("token".into()) }).await?;
+        let client = Client::new(&url, me.token)?;
+        tell(&format!("everything runs: {url}"));
+        Ok(Self { dir, client, shutdown, tasks })
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.client.base()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.dir.join("parts.log")
+    }
+
+    pub(crate) async fn login_code(&self) -> anyhow::Result<String> {
+        login_code(&self.dir).await
+    }
+
+    /// Ends every part.
+    pub(crate) async fn stop(&mut self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn spawn(tasks: &TaskTracker, part: supervise::Part, shutdown: &CancellationToken) {
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        if let Err(error) = supervise::keep_running(part, stop).await {
+            tell(&format!("{error:#}"));
+        }
+    });
+}
+
+/// A host: a root of its own, an agent, a port for its program.
+fn agent(dir: &Path, n: u16, fleet: &str, credentials: &Path) -> anyhow::Result<supervise::Part> {
+    let name = format!("host{}", n + 1);
+    let root = dir.join("hosts").join(&name);
+    private_dir(&root)?;
+    let settings = root.with_extension("toml");
+    let config = super::agent_settings(&name, &root, fleet, credentials, HOST_PORT + n)?;
+    crate::up::private_file(&settings, &config)?;
+    Ok(supervise::Part {
+        name: name.clone(),
+        args: vec!["agent".into(), "--config".into(), settings.display().to_string()],
+        env: Vec::new(),
+        bound: true,
+        pid_file: dir.join(format!("{name}.pid")),
+    })
+}
+
+/// Mints a login next to the running server, as a person on this machine would.
+async fn login_code(dir: &Path) -> anyhow::Result<String> {
+    let output = tokio::process::Command::new(std::env::current_exe()?)
+        .args(["login-code", "--data"])
+        .arg(dir.join("server"))
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    anyhow::ensure!(output.status.success(), "no login: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+async fn wait_for<F, Fut>(what: &str, mut ask: F) -> anyhow::Result<()>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<()>>,
+{
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while ask().await.is_none() {
+        anyhow::ensure!(Instant::now() < deadline, "waited 30 s in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Ends what an earlier demo left running and removes its data, containers and networks.
+pub(crate) async fn take_down(data: &Path) -> anyhow::Result<()> {
+    if !data.exists() {
+        return Ok(());
+    }
+    let dir = fs::canonicalize(data)?;
+    for name in ["server", "runner", "fleet", "proxy", "host1", "host2", "host3"] {
+        let role = if name.starts_with("host") { "agent" } else { name };
+        if let Some(pid) = supervise::running(&dir.join(format!("{name}.pid")), role) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let gone = || async { supervise::running(&dir.join(format!("{name}.pid")), role).is_none().then_some(()) };
+            wait_for(&format!("{name} ends"), gone).await?;
+        }
+    }
+    pipeyard_fleet::remove_everything(&dir.join("fleet")).await.context("failed to remove the fleet's containers")?;
+    fs::remove_dir_all(&dir).with_context(|| format!("failed to remove {}", dir.display()))
+}

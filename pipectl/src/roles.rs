@@ -1,0 +1,246 @@
+//! The roles as subcommands: settings from file, environment and flags, then the role's own crate.
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use pipeyard_fleet::{FleetConfig, agent::AgentConfig, proxy::ProxyConfig};
+use pipeyard_server::{ServerConfig, boot, http::login};
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use crate::{
+    config::{ConfigFile, Given},
+    supervise::shutdown_signal,
+    up::Up,
+};
+
+/// Says why it can't go on.
+pub fn fail(error: &anyhow::Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
+    ExitCode::from(2)
+}
+
+/// Logs to standard error; `PIPEYARD_LOG=debug` says more, `PIPEYARD_LOG_FORMAT=json` for machines.
+fn init_logs() {
+    let filter = EnvFilter::try_from_env("PIPEYARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let json = std::env::var("PIPEYARD_LOG_FORMAT").is_ok_and(|f| f == "json");
+    let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    if json {
+        registry.with(layer.json()).init();
+    } else {
+        use std::io::IsTerminal as _;
+        registry.with(layer.with_ansi(std::io::stderr().is_terminal())).init();
+    }
+}
+
+fn text(path: &Option<PathBuf>) -> Option<String> {
+    path.as_ref().map(|p| p.display().to_string())
+}
+
+impl Up {
+    pub(crate) async fn main(self) -> anyhow::Result<()> {
+        init_logs();
+        self.run(shutdown_signal()?).await
+    }
+}
+
+/// Run the server.
+#[derive(Debug, clap::Args)]
+pub struct Server {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// UI, API and webhooks.
+    #[arg(long, env = "PIPEYARD_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Database, logs, blobs, mirrors, key.
+    #[arg(long, env = "PIPEYARD_SERVER_DATA")]
+    data: Option<PathBuf>,
+    /// How people and forges reach it, for links.
+    #[arg(long, env = "PIPEYARD_PUBLIC_URL")]
+    public_url: Option<String>,
+    /// A proxy that ends TLS stands in front.
+    #[arg(long, env = "PIPEYARD_TRUSTED_PROXY")]
+    trusted_proxy: bool,
+    /// Runners may register with the token in this file.
+    #[arg(long, env = "PIPEYARD_RUNNER_TOKEN_FILE")]
+    runner_token_file: Option<PathBuf>,
+    /// Credentials for deploy providers, NAME=FILE; may be repeated.
+    #[arg(long, value_name = "NAME=FILE", value_parser = name_and_file)]
+    credentials: Vec<(String, PathBuf)>,
+}
+
+fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or_else(|| format!("{text:?} isn't NAME=FILE"))?;
+    Ok((name.to_owned(), file.into()))
+}
+
+impl Server {
+    fn config(&self) -> anyhow::Result<ServerConfig> {
+        let given = Given::default()
+            .with("listen", self.listen.map(|l| l.to_string()))
+            .with("data_dir", text(&self.data))
+            .with("public_url", self.public_url.clone())
+            .with("trusted_proxy", self.trusted_proxy.then_some(true))
+            .table();
+        self.file.settings("server", given)
+    }
+
+    pub(crate) async fn main(self) -> anyhow::Result<()> {
+        init_logs();
+        let config = self.config()?;
+        let url = config.url();
+        let shutdown = shutdown_signal()?;
+        let state = boot::boot(config).await?;
+        if let Some(file) = &self.runner_token_file {
+            boot::accept_runner_token(&state, file).await?;
+        }
+        let first = login::first_login(&state).await?;
+        pipeyard_server::serve(
+            state,
+            move |address| {
+                let mut out = std::io::stdout().lock();
+                let _ = writeln!(out, "Pipeyard listens on http://{address}");
+                if let Some(code) = first {
+                    let _ = writeln!(out, "First login (once): {url}/login#code={code}");
+                }
+            },
+            shutdown,
+        )
+        .await
+    }
+}
+
+/// Print a new one-time login. Needs the server's data folder, not a running server.
+#[derive(Debug, clap::Args)]
+pub struct LoginCode {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The server's data folder.
+    #[arg(long, env = "PIPEYARD_SERVER_DATA")]
+    data: Option<PathBuf>,
+}
+
+impl LoginCode {
+    pub(crate) async fn main(self) -> anyhow::Result<()> {
+        let given = Given::default().with("data_dir", text(&self.data)).table();
+        let config: ServerConfig = self.file.settings("server", given)?;
+        anyhow::ensure!(
+            config.data_dir.join("pipeyard.sqlite").is_file(),
+            "{} holds no server's data: name the folder with --data",
+            config.data_dir.display()
+        );
+        let state = boot::boot(config).await?;
+        let code = login::mint_one_time_login(&state).await?;
+        writeln!(std::io::stdout().lock(), "{code}").context("failed to print the code")
+    }
+}
+
+/// Run the embedded CodeDeploy.
+#[derive(Debug, clap::Args)]
+pub struct Fleet {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The endpoint.
+    #[arg(long, env = "PIPEYARD_FLEET_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Database, credentials and bundles.
+    #[arg(long, env = "PIPEYARD_FLEET_DATA")]
+    data: Option<PathBuf>,
+    /// The proxy's control address.
+    #[arg(long, env = "PIPEYARD_PROXY_ADMIN")]
+    proxy_admin: Option<SocketAddr>,
+    /// The proxy's token; made if it isn't there.
+    #[arg(long, env = "PIPEYARD_PROXY_TOKEN_FILE")]
+    proxy_token_file: Option<PathBuf>,
+}
+
+impl Fleet {
+    pub(crate) async fn main(self) -> anyhow::Result<()> {
+        init_logs();
+        let given = Given::default()
+            .with("listen", self.listen.map(|l| l.to_string()))
+            .with("data_dir", text(&self.data))
+            .with("proxy_admin", self.proxy_admin.map(|l| l.to_string()))
+            .with("proxy_token_file", text(&self.proxy_token_file))
+            .table();
+        let config: FleetConfig = self.file.settings("fleet", given)?;
+        pipeyard_fleet::run(config, shutdown_signal()?).await
+    }
+}
+
+/// Run the weighted proxy.
+#[derive(Debug, clap::Args)]
+pub struct Proxy {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The control address.
+    #[arg(long, env = "PIPEYARD_PROXY_ADMIN")]
+    admin: Option<SocketAddr>,
+    /// Its token; made if it isn't there.
+    #[arg(long, env = "PIPEYARD_PROXY_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// The routes, kept over restarts.
+    #[arg(long, env = "PIPEYARD_PROXY_STATE")]
+    state_file: Option<PathBuf>,
+}
+
+impl Proxy {
+    pub(crate) async fn main(self) -> anyhow::Result<()> {
+        init_logs();
+        let given = Given::default()
+            .with("admin_listen", self.admin.map(|l| l.to_string()))
+            .with("token_file", text(&self.token_file))
+            .with("state_file", text(&self.state_file))
+            .table();
+        let config: ProxyConfig = self.file.settings("proxy", given)?;
+        pipeyard_fleet::proxy::run(config, shutdown_signal()?).await
+    }
+}
+
+/// Run the deploy agent of a host.
+#[derive(Debug, clap::Args)]
+pub struct Agent {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+impl Agent {
+    pub(crate) async fn main(self) -> anyhow::Result<()> {
+        init_logs();
+        let config: AgentConfig = self.file.settings("agent", toml::Table::new())?;
+        pipeyard_fleet::agent::run(config, shutdown_signal()?).await
+    }
+}
+
+/// Run a runner.
+#[derive(Debug, clap::Args)]
+pub struct Runner {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The server's address.
+    #[arg(long, env = "PIPEYARD_SERVER")]
+    server_url: Option<String>,
+    /// Identity, journals, workspaces.
+    #[arg(long, env = "PIPEYARD_RUNNER_DATA")]
+    data: Option<PathBuf>,
+    /// The registration token; needed once.
+    #[arg(long, env = "PIPEYARD_RUNNER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Shown to people.
+    #[arg(long, env = "PIPEYARD_RUNNER_NAME")]
+    name: Option<String>,
+    /// Jobs at a time.
+    #[arg(long, env = "PIPEYARD_SLOTS")]
+    slots: Option<u32>,
+    /// `docker` or `local`.
+    #[arg(long, env = "PIPEYARD_EXECUTOR")]
+    executor: Option<String>,
+    /// Labels that jobs can ask for; may be repeated.
+    #[arg(long = "label")]
+    labels: Vec<String>,
+}
