@@ -1,4 +1,5 @@
 //! Scenarios over the real binaries: what a user does, and what a bad day does.
 
 mod bad_days;
+mod docs;
 mod pushes;
