@@ -8,10 +8,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 /// Where the settings' file is.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     /// A file of settings, `pipeyard.toml`, with a table for each role.
     #[arg(long, env = "PIPEYARD_CONFIG_FILE", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -34,19 +34,26 @@ impl ConfigFile {
     ///
     /// # Errors
     /// When the file can't be read, has an unknown key, or lacks what the role needs.
-    pub fn settings<T: DeserializeOwned>(&self, role: &str, given: toml::Table) -> anyhow::Result<T> {
+    pub(crate) fn settings<T: DeserializeOwned>(
+        &self,
+        role: &str,
+        given: toml::Table,
+    ) -> anyhow::Result<T> {
         let mut table = match &self.config {
             Some(path) => read(path)?.into_role(role),
             None => toml::Table::new(),
         };
         table.extend(given);
         let from = self.config.as_ref().map(|p| format!(" of {}", p.display())).unwrap_or_default();
-        toml::Value::Table(table).try_into().with_context(|| format!("the settings [{role}]{from} aren't right"))
+        toml::Value::Table(table)
+            .try_into()
+            .with_context(|| format!("the settings [{role}]{from} aren't right"))
     }
 }
 
 fn read(path: &Path) -> anyhow::Result<Tables> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("failed to read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("{} isn't a file of settings", path.display()))
 }
 
@@ -64,12 +71,12 @@ impl Tables {
 
 /// Collects what was given on the command line, as the settings name it.
 #[derive(Debug, Default)]
-pub struct Given(toml::Table);
+pub(crate) struct Given(toml::Table);
 
 impl Given {
     /// Adds a setting if it was given.
     #[must_use]
-    pub fn with<T: Into<toml::Value>>(mut self, key: &str, value: Option<T>) -> Self {
+    pub(crate) fn with<T: Into<toml::Value>>(mut self, key: &str, value: Option<T>) -> Self {
         if let Some(value) = value {
             self.0.insert(key.to_owned(), value.into());
         }
@@ -78,7 +85,7 @@ impl Given {
 
     /// The table.
     #[must_use]
-    pub fn table(self) -> toml::Table {
+    pub(crate) fn table(self) -> toml::Table {
         self.0
     }
 }

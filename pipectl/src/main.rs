@@ -1,6 +1,7 @@
 //! `pipectl`: the one executable. It joins the roles and the commands; it holds no rule of its own.
 
 mod config;
+
 mod roles;
 mod supervise;
 mod up;
@@ -25,14 +26,8 @@ enum Command {
     Up(up::Up),
     /// Run the server: webhooks, API and web UI.
     Server(roles::Server),
-    /// Run a runner: it claims jobs and executes them.
-    Runner(roles::Runner),
-    /// Run the embedded CodeDeploy.
-    Fleet(roles::Fleet),
     /// Run the weighted proxy in front of deployed services.
     Proxy(roles::Proxy),
-    /// Run the deploy agent of a host.
-    Agent(roles::Agent),
     /// Print a new one-time login of a server on this machine.
     LoginCode(roles::LoginCode),
     /// Print a script that completes commands in your shell.
@@ -55,13 +50,15 @@ fn main() -> ExitCode {
         let ended = match args.command {
             Command::Up(it) => it.main().await,
             Command::Server(it) => it.main().await,
-            Command::Runner(it) => it.main().await,
-            Command::Fleet(it) => it.main().await,
             Command::Proxy(it) => it.main().await,
-            Command::Agent(it) => it.main().await,
             Command::LoginCode(it) => it.main().await,
             Command::Completion { shell } => {
-                clap_complete::generate(shell, &mut Args::command(), "pipectl", &mut std::io::stdout());
+                clap_complete::generate(
+                    shell,
+                    &mut Args::command(),
+                    "pipectl",
+                    &mut std::io::stdout(),
+                );
                 Ok(())
             }
             Command::Remote(command) => return pipeyard_cli::run(args.global, command).await,

@@ -1,14 +1,9 @@
 //! The roles as subcommands: settings from file, environment and flags, then the role's own crate.
 
-use std::{
-    io::Write as _,
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use pipeyard_fleet::{FleetConfig, agent::AgentConfig, proxy::ProxyConfig};
+use pipeyard_fleet::proxy::ProxyConfig;
 use pipeyard_server::{ServerConfig, boot, http::login};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
@@ -19,7 +14,7 @@ use crate::{
 };
 
 /// Says why it can't go on.
-pub fn fail(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
     ExitCode::from(2)
 }
@@ -51,7 +46,7 @@ impl Up {
 
 /// Run the server.
 #[derive(Debug, clap::Args)]
-pub struct Server {
+pub(crate) struct Server {
     #[command(flatten)]
     file: ConfigFile,
     /// UI, API and webhooks.
@@ -117,7 +112,7 @@ impl Server {
 
 /// Print a new one-time login. Needs the server's data folder, not a running server.
 #[derive(Debug, clap::Args)]
-pub struct LoginCode {
+pub(crate) struct LoginCode {
     #[command(flatten)]
     file: ConfigFile,
     /// The server's data folder.
@@ -140,42 +135,9 @@ impl LoginCode {
     }
 }
 
-/// Run the embedded CodeDeploy.
-#[derive(Debug, clap::Args)]
-pub struct Fleet {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// The endpoint.
-    #[arg(long, env = "PIPEYARD_FLEET_LISTEN")]
-    listen: Option<SocketAddr>,
-    /// Database, credentials and bundles.
-    #[arg(long, env = "PIPEYARD_FLEET_DATA")]
-    data: Option<PathBuf>,
-    /// The proxy's control address.
-    #[arg(long, env = "PIPEYARD_PROXY_ADMIN")]
-    proxy_admin: Option<SocketAddr>,
-    /// The proxy's token; made if it isn't there.
-    #[arg(long, env = "PIPEYARD_PROXY_TOKEN_FILE")]
-    proxy_token_file: Option<PathBuf>,
-}
-
-impl Fleet {
-    pub(crate) async fn main(self) -> anyhow::Result<()> {
-        init_logs();
-        let given = Given::default()
-            .with("listen", self.listen.map(|l| l.to_string()))
-            .with("data_dir", text(&self.data))
-            .with("proxy_admin", self.proxy_admin.map(|l| l.to_string()))
-            .with("proxy_token_file", text(&self.proxy_token_file))
-            .table();
-        let config: FleetConfig = self.file.settings("fleet", given)?;
-        pipeyard_fleet::run(config, shutdown_signal()?).await
-    }
-}
-
 /// Run the weighted proxy.
 #[derive(Debug, clap::Args)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     #[command(flatten)]
     file: ConfigFile,
     /// The control address.
@@ -200,47 +162,4 @@ impl Proxy {
         let config: ProxyConfig = self.file.settings("proxy", given)?;
         pipeyard_fleet::proxy::run(config, shutdown_signal()?).await
     }
-}
-
-/// Run the deploy agent of a host.
-#[derive(Debug, clap::Args)]
-pub struct Agent {
-    #[command(flatten)]
-    file: ConfigFile,
-}
-
-impl Agent {
-    pub(crate) async fn main(self) -> anyhow::Result<()> {
-        init_logs();
-        let config: AgentConfig = self.file.settings("agent", toml::Table::new())?;
-        pipeyard_fleet::agent::run(config, shutdown_signal()?).await
-    }
-}
-
-/// Run a runner.
-#[derive(Debug, clap::Args)]
-pub struct Runner {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// The server's address.
-    #[arg(long, env = "PIPEYARD_SERVER")]
-    server_url: Option<String>,
-    /// Identity, journals, workspaces.
-    #[arg(long, env = "PIPEYARD_RUNNER_DATA")]
-    data: Option<PathBuf>,
-    /// The registration token; needed once.
-    #[arg(long, env = "PIPEYARD_RUNNER_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-    /// Shown to people.
-    #[arg(long, env = "PIPEYARD_RUNNER_NAME")]
-    name: Option<String>,
-    /// Jobs at a time.
-    #[arg(long, env = "PIPEYARD_SLOTS")]
-    slots: Option<u32>,
-    /// `docker` or `local`.
-    #[arg(long, env = "PIPEYARD_EXECUTOR")]
-    executor: Option<String>,
-    /// Labels that jobs can ask for; may be repeated.
-    #[arg(long = "label")]
-    labels: Vec<String>,
 }

@@ -25,28 +25,28 @@ const STABLE: Duration = Duration::from_secs(30);
 /// How long a part may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(30);
 /// Tells a part that its standard input is the pipe to its parent.
-pub const PARENT_PIPE: &str = "PIPEYARD_PARENT_PIPE";
+pub(crate) const PARENT_PIPE: &str = "PIPEYARD_PARENT_PIPE";
 
 /// One process to keep running.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub(crate) struct Part {
     /// Shown before its lines.
-    pub name: String,
+    pub(crate) name: String,
     /// Arguments to this executable.
-    pub args: Vec<String>,
+    pub(crate) args: Vec<String>,
     /// Environment besides the parent's.
-    pub env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
     /// Whether it ends with its parent.
-    pub bound: bool,
+    pub(crate) bound: bool,
     /// Where its process id is written.
-    pub pid_file: PathBuf,
+    pub(crate) pid_file: PathBuf,
 }
 
 /// Keeps one part running until `shutdown`, then ends it.
 ///
 /// # Errors
 /// When this executable can't be started at all.
-pub async fn keep_running(part: Part, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn keep_running(part: Part, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut pause = PAUSE.0;
     loop {
         let began = Instant::now();
@@ -122,7 +122,9 @@ fn anstream_line(name: &str, line: &str) {
 }
 
 async fn end(part: &Part, mut child: Child) -> anyhow::Result<()> {
-    if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) {
+    if let Some(pid) =
+        child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?))
+    {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
@@ -135,7 +137,7 @@ async fn end(part: &Part, mut child: Child) -> anyhow::Result<()> {
 
 /// The process in this file, if it still runs this executable's subcommand `name`.
 #[must_use]
-pub fn running(pid_file: &Path, name: &str) -> Option<rustix::process::Pid> {
+pub(crate) fn running(pid_file: &Path, name: &str) -> Option<rustix::process::Pid> {
     let pid: i32 = std::fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let same = line.split(|b| *b == 0).nth(1).is_some_and(|arg| arg == name.as_bytes());
@@ -146,7 +148,7 @@ pub fn running(pid_file: &Path, name: &str) -> Option<rustix::process::Pid> {
 ///
 /// # Errors
 /// When signals can't be watched.
-pub fn shutdown_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn shutdown_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let token = CancellationToken::new();
     let cancel = token.clone();
@@ -154,18 +156,23 @@ pub fn shutdown_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let bound = std::env::var_os(PARENT_PIPE).is_some();
     tokio::spawn(async move {
-        let parent_gone = async {
-            if bound {
-                let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
+        let (gone, parent_gone) = tokio::sync::oneshot::channel::<()>();
+        let mut unbound = None;
+        if bound {
+            // A thread of its own: a blocked read of standard input can't be cancelled.
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+                drop(gone);
+            });
+        } else {
+            unbound = Some(gone);
+        }
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            () = parent_gone => {}
+            _ = parent_gone => {}
         }
+        drop(unbound);
         cancel.cancel();
     });
     Ok(token)

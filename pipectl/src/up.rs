@@ -18,37 +18,37 @@ use crate::supervise::{self, Part};
 
 /// Runs everything on this machine.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Up {
+pub(crate) struct Up {
     /// Where everything is kept.
     #[arg(long = "data", env = "PIPEYARD_DATA", default_value = "pipeyard-data")]
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// UI, API and webhooks.
     #[arg(long, env = "PIPEYARD_LISTEN", default_value = "127.0.0.1:8470")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// The embedded CodeDeploy.
     #[arg(long, env = "PIPEYARD_FLEET_LISTEN", default_value = "127.0.0.1:8471")]
-    pub fleet_listen: SocketAddr,
+    pub(crate) fleet_listen: SocketAddr,
     /// The proxy's own control address.
     #[arg(long, env = "PIPEYARD_PROXY_ADMIN", default_value = "127.0.0.1:8472")]
-    pub proxy_admin: SocketAddr,
+    pub(crate) proxy_admin: SocketAddr,
     /// How many jobs run at a time.
     #[arg(long, env = "PIPEYARD_SLOTS", default_value_t = 2)]
-    pub slots: u32,
+    pub(crate) slots: u32,
     /// What executes jobs.
     #[arg(long, env = "PIPEYARD_EXECUTOR", default_value = "docker")]
-    pub executor: String,
+    pub(crate) executor: String,
     /// Stop the proxy too when this ends; otherwise it goes on serving.
     #[arg(long)]
-    pub stop_proxy: bool,
+    pub(crate) stop_proxy: bool,
 }
 
 /// The parts and where they keep things.
 #[derive(Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// In the order of their start.
-    pub parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     /// The proxy's pid file.
-    pub proxy_pid: PathBuf,
+    pub(crate) proxy_pid: PathBuf,
 }
 
 impl Up {
@@ -56,7 +56,7 @@ impl Up {
     ///
     /// # Errors
     /// When the data folder can't be made or written.
-    pub fn layout(&self) -> anyhow::Result<Layout> {
+    pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
         private_dir(&self.data)?;
         let data = fs::canonicalize(&self.data)
             .with_context(|| format!("failed to find {}", self.data.display()))?;
@@ -72,6 +72,9 @@ impl Up {
             bound,
             pid_file: data.join(format!("{name}.pid")),
         };
+        for name in ["proxy", "fleet", "server", "runner"] {
+            private_dir(&data.join(name))?;
+        }
         let token = token.display().to_string();
         let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let listen = self.listen.to_string();
@@ -80,25 +83,61 @@ impl Up {
         let fleet = self.fleet_listen.to_string();
         let admin = self.proxy_admin.to_string();
         let parts = vec![
-            part("proxy", strings(&["--data", &at("proxy"), "--admin", &admin]), false),
+            part(
+                "proxy",
+                strings(&[
+                    "--admin",
+                    &admin,
+                    "--token-file",
+                    &at("proxy/token"),
+                    "--state-file",
+                    &at("proxy/routes.json"),
+                ]),
+                false,
+            ),
             part(
                 "fleet",
-                strings(&["--data", &at("fleet"), "--listen", &fleet, "--proxy", &at("proxy"), "--proxy-admin", &admin]),
+                strings(&[
+                    "--data",
+                    &at("fleet"),
+                    "--listen",
+                    &fleet,
+                    "--proxy-admin",
+                    &admin,
+                    "--proxy-token-file",
+                    &at("proxy/token"),
+                ]),
                 true,
             ),
             part(
                 "server",
                 strings(&[
-                    "--data", &at("server"), "--listen", &listen, "--runner-token-file", &token,
-                    "--fleet", &format!("http://{fleet}"), "--fleet-credentials", &at("fleet/credentials.json"),
+                    "--data",
+                    &at("server"),
+                    "--listen",
+                    &listen,
+                    "--runner-token-file",
+                    &token,
+                    "--credentials",
+                    &format!("fleet={}", at("fleet/credentials.json")),
                 ]),
                 true,
             ),
             part(
                 "runner",
                 strings(&[
-                    "--server", &url, "--data", &at("runner"), "--token-file", &token, "--slots", &slots,
-                    "--executor", &self.executor, "--name", "local",
+                    "--server",
+                    &url,
+                    "--data",
+                    &at("runner"),
+                    "--token-file",
+                    &token,
+                    "--slots",
+                    &slots,
+                    "--executor",
+                    &self.executor,
+                    "--name",
+                    "local",
                 ]),
                 true,
             ),
@@ -110,14 +149,17 @@ impl Up {
     ///
     /// # Errors
     /// When a part can't be started at all.
-    pub async fn run(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let layout = self.layout()?;
         let tasks = TaskTracker::new();
         for part in layout.parts {
             let stop = shutdown.clone();
             if part.name == "proxy" {
                 if let Some(pid) = supervise::running(&layout.proxy_pid, "proxy") {
-                    tracing::info!(pid = pid.as_raw_nonzero().get(), "the proxy of an earlier start serves on");
+                    tracing::info!(
+                        pid = pid.as_raw_nonzero().get(),
+                        "the proxy of an earlier start serves on"
+                    );
                     tasks.spawn(adopt(part, pid, stop, self.stop_proxy));
                     continue;
                 }
@@ -177,7 +219,7 @@ async fn adopt(part: Part, pid: rustix::process::Pid, shutdown: CancellationToke
 ///
 /// # Errors
 /// When it can't be made.
-pub fn private_dir(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn private_dir(path: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -189,7 +231,7 @@ pub fn private_dir(path: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it can't be written.
-pub fn private_file(path: &Path, content: &str) -> anyhow::Result<()> {
+pub(crate) fn private_file(path: &Path, content: &str) -> anyhow::Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use pipeyard_model::{Clock, SystemClock};
-use pipeyard_store::{Store, runners::Runners as _};
+use pipeyard_store::Store;
 use pipeyard_store_sqlite::SqliteStore;
 
 use crate::{AppState, ServerConfig, tokens};
@@ -34,9 +34,14 @@ pub async fn boot(config: ServerConfig) -> anyhow::Result<AppState> {
 /// # Errors
 /// When the file can't be read or is too short to be a token.
 pub async fn accept_runner_token(state: &AppState, file: &Path) -> anyhow::Result<()> {
-    let token = std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let token = std::fs::read_to_string(file)
+        .with_context(|| format!("failed to read {}", file.display()))?;
     let token = token.trim();
-    anyhow::ensure!(token.len() >= 32, "{} holds less than 32 characters: that is no token", file.display());
+    anyhow::ensure!(
+        token.len() >= 32,
+        "{} holds less than 32 characters: that is no token",
+        file.display()
+    );
     let now = state.clock.now();
     state.store.add_registration_token(tokens::hash(token), now + FILE_TOKEN, now).await?;
     Ok(())
