@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # docker.sh ensure: makes sure that Docker answers.
-# docker.sh ensure-registry: installs Debian's docker-registry, which the tests of pulling start.
 #
 # Where it doesn't: installs Debian's docker.io (as root on Debian), clears what a killed daemon left
 # behind, starts dockerd detached with its log in a file, and waits until it answers. Does nothing
@@ -119,15 +118,7 @@ ensure() {
     answers || start
 }
 
-ensure_registry() {
-    ! command -v docker-registry >/dev/null || return 0
-    # The package would start a registry of its own at every boot.
-    [ ! -d /run/systemd/system ] || ! is_root || systemctl mask docker-registry.service >/dev/null 2>&1 || true
-    install docker-registry
-}
-
 case ${1:-} in
     ensure) ensure ;;
-    ensure-registry) ensure_registry ;;
-    *) echo "usage: docker.sh ensure|ensure-registry" >&2; exit 2 ;;
+    *) echo "usage: docker.sh ensure" >&2; exit 2 ;;
 esac

@@ -20,6 +20,7 @@ mod outcome;
 #[path = "../../shim/src/protocol.rs"]
 #[expect(dead_code, reason = "the shim compiles this file too and uses the other half")]
 mod protocol;
+pub mod reasons;
 mod session;
 mod shim;
 mod steps;

@@ -111,7 +111,8 @@ impl Attempt {
         let network = if spec.services.is_empty() {
             self.core.networks.shared().await?
         } else {
-            let lent = lent.insert(self.unless_ended(self.core.networks.lend()).await??);
+            let turn = self.unless_ended(self.core.networks.turn()).await??;
+            let lent = lent.insert(self.core.networks.lend(turn).await?);
             let network = lent.id.clone();
             self.start_services(&network, &images, services).await?;
             network
@@ -286,14 +287,7 @@ impl Attempt {
             limits: config.limits,
             is_service,
         };
-        let started = container::start(&self.core.docker, making).await;
-        if let Err(fault) = &started
-            && fault.message.contains("network")
-            && fault.message.contains("not found")
-        {
-            self.core.networks.forget(network).await;
-        }
-        started
+        container::start(&self.core.docker, making).await
     }
 
     async fn lost(&self, name: &str, ending: &Ending, complaint: &Mutex<Tail>) -> JobOutcome {

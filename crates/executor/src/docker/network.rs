@@ -59,8 +59,14 @@ struct State {
 #[must_use = "give it back"]
 pub(crate) struct Lent {
     pub(crate) id: String,
-    _slot: OwnedSemaphorePermit,
+    _turn: Turn,
 }
+
+/// The right to borrow one network.
+#[derive(Debug)]
+pub(crate) struct Turn(
+    #[expect(dead_code, reason = "it counts while it lives")] OwnedSemaphorePermit,
+);
 
 impl Networks {
     /// Takes over what an earlier process of the installation made.
@@ -82,10 +88,13 @@ impl Networks {
         Ok(Self { docker, installation, range, slots, state: Mutex::new(state) })
     }
 
-    /// The network of the jobs without services.
+    /// The network of the jobs without services. It is looked at each time: `docker network prune`
+    /// removes it whenever no job runs.
     pub(crate) async fn shared(&self) -> Result<String, Fault> {
         let mut state = self.state.lock().await;
-        if let Some(id) = &state.shared {
+        if let Some(id) = &state.shared
+            && self.containers(id).await?.is_some()
+        {
             return Ok(id.clone());
         }
         let id = self.make(SHARED, SHARED_PREFIX).await?;
@@ -93,37 +102,39 @@ impl Networks {
         Ok(id)
     }
 
-    /// A network for one job; waits while all are lent.
-    pub(crate) async fn lend(&self) -> Result<Lent, Fault> {
+    /// Waits for the right to borrow a network. May be dropped at any time.
+    pub(crate) async fn turn(&self) -> Result<Turn, Fault> {
         let closed = |_| Fault::new("internal", "the pool of networks is closed");
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(closed)?;
+        Arc::clone(&self.slots).acquire_owned().await.map(Turn).map_err(closed)
+    }
+
+    /// An empty network for one job. Must not be dropped half-way: it may be making one.
+    pub(crate) async fn lend(&self, turn: Turn) -> Result<Lent, Fault> {
         let mut state = self.state.lock().await;
-        for id in std::mem::take(&mut state.doubtful) {
+        let State { free, doubtful, .. } = &mut *state;
+        for id in std::mem::take(doubtful) {
             match self.containers(&id).await {
-                Ok(Some(0)) => state.free.push(id),
-                Ok(Some(_)) | Err(_) => state.doubtful.push(id),
+                Ok(Some(0)) => free.push(id),
+                Ok(Some(_)) | Err(_) => doubtful.push(id),
                 Ok(None) => {}
             }
         }
-        let id = match state.free.pop() {
-            Some(id) => id,
-            None => self.make(LENT, LENT_PREFIX).await?,
-        };
-        Ok(Lent { id, _slot: slot })
+        while let Some(id) = free.pop() {
+            match self.containers(&id).await? {
+                Some(0) => return Ok(Lent { id, _turn: turn }),
+                Some(_) => doubtful.push(id),
+                None => {}
+            }
+        }
+        let id = self.make(LENT, LENT_PREFIX).await?;
+        Ok(Lent { id, _turn: turn })
     }
 
     /// Takes a network back. `is_empty`: every container of the job is known to be gone.
     pub(crate) async fn give_back(&self, lent: Lent, is_empty: bool) {
         let mut state = self.state.lock().await;
-        let Lent { id, _slot } = lent;
+        let Lent { id, _turn } = lent;
         if is_empty { state.free.push(id) } else { state.doubtful.push(id) }
-    }
-
-    /// Forgets what Docker no longer has: somebody removed networks by hand.
-    pub(crate) async fn forget(&self, id: &str) {
-        let mut state = self.state.lock().await;
-        state.shared = state.shared.take().filter(|shared| shared != id);
-        state.free.retain(|free| free != id);
     }
 
     /// Removes every network of the installation that is empty.

@@ -42,8 +42,8 @@ impl Registry {
             Ok(process) => process,
             Err(error) => {
                 let why = format!("it needs the program docker-registry: {error}");
-                assert!(!is_demanded(), "{test}: {why} (run tests/docker.sh ensure-registry)");
-                eprintln!("SKIPPED {test}: {why} (run tests/docker.sh ensure-registry)");
+                assert!(!is_demanded(), "{test}: {why} (run tests/ensure.sh registry)");
+                eprintln!("SKIPPED {test}: {why} (run tests/ensure.sh registry)");
                 return None;
             }
         };

@@ -112,7 +112,10 @@ async fn a_services_environment_is_not_in_dockers_record() {
     let Some(stage) = Stage::set("a_services_environment_is_not_in_dockers_record").await else {
         return;
     };
-    let mut job = spec(BUSYBOX, &["wget -qO- http://web:8080/env"]);
+    let mut job = spec(
+        BUSYBOX,
+        &["echo ready; while [ ! -e go ]; do sleep 0.05; done; wget -qO- http://web:8080/env"],
+    );
     job.services.push(service("web", BUSYBOX));
     let script = "mkdir /www; echo $PASSWORD > /www/env; exec httpd -f -p 8080 -h /www";
     job.services[0].command = ["sh", "-c", script].map(ToOwned::to_owned).to_vec();
@@ -121,16 +124,34 @@ async fn a_services_environment_is_not_in_dockers_record() {
     let mut record = String::new();
     let seen = stage
         .run_job(stage.job(job), CancellationToken::new(), |event| {
-            if matches!(event, pipeyard_executor::JobEvent::StepStarted { .. }) {
+            if matches!(event, pipeyard_executor::JobEvent::Output { .. }) {
                 for name in stage.containers() {
                     record += &docker(&["inspect", &name]);
                 }
+                std::fs::write(stage.workspace().join("go"), "").unwrap();
             }
         })
         .await;
     seen.succeeded();
     assert!(seen.stdout().contains("hunter2-hunter2"), "{}", seen.stdout());
     assert!(record.contains("service1") && !record.contains("hunter2"), "{record}");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn networks_that_were_pruned_are_made_again() {
+    let Some(stage) = Stage::set("networks_that_were_pruned_are_made_again").await else { return };
+    let mut job = spec(BUSYBOX, &["true"]);
+    job.services.push(service("web", WEB));
+    for _ in 0..2 {
+        stage.run(job.clone()).await.succeeded();
+        stage.run(spec(BUSYBOX, &["true"])).await.succeeded();
+        let networks = stage.networks();
+        assert_eq!(networks.len(), 2);
+        for id in networks {
+            docker(&["network", "rm", &id]);
+        }
+    }
     stage.end().await;
 }
 

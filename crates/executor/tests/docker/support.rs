@@ -152,8 +152,8 @@ fn is_docker_there(test: &str) -> bool {
         }
     });
     let Err(why) = there else { return true };
-    assert!(!is_demanded(), "{test} needs Docker (run tests/docker.sh ensure): {why}");
-    eprintln!("SKIPPED {test}: it needs Docker (run tests/docker.sh ensure): {why}");
+    assert!(!is_demanded(), "{test} needs Docker (run tests/ensure.sh docker): {why}");
+    eprintln!("SKIPPED {test}: it needs Docker (run tests/ensure.sh docker): {why}");
     false
 }
 

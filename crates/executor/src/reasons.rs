@@ -1,0 +1,185 @@
+//! Every code that an outcome or an error of an executor can carry, with what it means and what to do.
+//! The message of a reason says the same of the case at hand; this is the page behind the code.
+
+/// Code and explanation, sorted by code.
+pub const ALL: &[(&str, &str)] = &[
+    (
+        "bad_environment",
+        "A variable of the job has a name or a value that no process can have: an empty name, one \
+         with '=', or a zero byte in either. Rename it or encode its value.",
+    ),
+    ("bad_steps", "A job must have 1 to 999 steps. Split it into several jobs."),
+    (
+        "cancelled",
+        "A person, or a newer push, cancelled the job. Its processes got SIGTERM, and SIGKILL after the grace period.",
+    ),
+    (
+        "container_lost",
+        "The runner lost its connection to the job's container, and the container was removed. The \
+         job's result is not known, so it is an error and not a failure. Start the job again; if it \
+         happens often, look into the Docker daemon's log.",
+    ),
+    (
+        "data_dir",
+        "The runner can't write to its data folder. Check the folder's owner and the free space.",
+    ),
+    (
+        "docker_refused",
+        "Docker answered with an error; its words are in the message. Often it is a mistake in the \
+         job's image or a limit of the machine.",
+    ),
+    (
+        "docker_unavailable",
+        "Docker doesn't answer, or went away while the job ran. A job is never green without the \
+         confirmation of its end. Check with `docker version` on the runner's machine that the daemon \
+         runs and that the runner's user may use its socket.",
+    ),
+    (
+        "image_name_invalid",
+        "The text is not the name of an image. Write `name`, `name:tag`, `registry/name:tag` or \
+         `name@sha256:digest`.",
+    ),
+    (
+        "image_not_found",
+        "The image is not on the runner's machine, and its registry has none of that name or doesn't \
+         show it to this runner. Check the name and the tag; for a private image, `docker login` on \
+         the runner's machine.",
+    ),
+    ("image_pull_failed", "Docker could not pull the image; its words are in the message."),
+    ("internal", "A mistake in Pipeyard itself. Please report it with the message."),
+    (
+        "job_timeout",
+        "The job ran longer than its `timeout`. Raise it, or find out what hangs: the log ends where it stood.",
+    ),
+    (
+        "networks_exhausted",
+        "The runner's address range has no free subnet left for a network. Give the runner another \
+         range, or remove unused Docker networks.",
+    ),
+    (
+        "no_command",
+        "The image of a service has neither an entrypoint nor a command. Give the service a `command`.",
+    ),
+    (
+        "no_sentinel",
+        "The job's container ended before the job confirmed its end, so its result is not known. \
+         Something outside of the job stopped it: a restart of Docker, `docker kill`, or the machine \
+         ran out of memory.",
+    ),
+    (
+        "no_shell",
+        "The image has no /bin/sh, which runs the steps. Use an image with a shell, such as the \
+         `-debug` or `-alpine` variant.",
+    ),
+    (
+        "no_workspace",
+        "The job's workspace folder is not there. Check the disk of the runner's machine.",
+    ),
+    (
+        "out_of_memory",
+        "The kernel killed a process of the job because its memory limit, or the machine's memory, was \
+         used up. Use less memory (fewer parallel compilers, for example) or raise the runner's limit.",
+    ),
+    (
+        "output_unheard",
+        "The runner stopped taking the job's output, so the executor ended the job. See the runner's own log.",
+    ),
+    (
+        "processes_remain",
+        "Processes of the job could not be ended, not even by SIGKILL. Look for them on the runner's machine; often a disk or network file system hangs.",
+    ),
+    (
+        "registry_denied",
+        "The registry wants other credentials. `docker login` on the runner's machine as the runner's user.",
+    ),
+    (
+        "registry_rate_limit",
+        "The registry's rate limit is reached. Wait, `docker login`, or use a mirror.",
+    ),
+    (
+        "registry_unreachable",
+        "The image is not on the runner's machine and its registry can't be reached. Check the network \
+         and the proxy of the Docker daemon, or load the image on the machine: one that is there is \
+         never pulled.",
+    ),
+    ("service_failed", "A service ended before it was ready. Its last lines are in the job's log."),
+    (
+        "service_not_ready",
+        "A service was not ready in time: its HEALTHCHECK did not pass, or its port did not accept a \
+         connection. Its last lines are in the job's log; name another port in `ready` if the wrong \
+         one was tried.",
+    ),
+    (
+        "services_need_docker",
+        "The runner runs jobs without Docker and can't start services. Use a runner with Docker.",
+    ),
+    (
+        "shim_start_failed",
+        "The runner can't start a program from its data folder. Check that the file system isn't mounted `noexec`.",
+    ),
+    ("step_failed", "A step exited with a code other than 0. The last lines of its log say why."),
+    (
+        "step_killed",
+        "A signal ended a step, and it was not Pipeyard's. The step or the machine's administrator sent it.",
+    ),
+    (
+        "step_start_failed",
+        "The step's shell could not be started: the script or its environment is too long for one \
+         process (128 KiB a piece), or the limit of processes is reached.",
+    ),
+    ("step_timeout", "A step ran longer than its own `timeout`. Raise it, or find out what hangs."),
+    ("too_many_services", "A job may have 11 services at most."),
+    (
+        "unknown_user",
+        "The image's USER is not in its own /etc/passwd. Mend the image, or give the USER as a number.",
+    ),
+];
+
+/// What a code means and what to do; `None` if no executor uses it.
+#[must_use]
+pub fn explain(code: &str) -> Option<&'static str> {
+    let place = ALL.binary_search_by_key(&code, |(known, _)| known).ok()?;
+    Some(ALL[place].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    /// Codes are the first argument of these.
+    const MAKERS: [&str; 5] =
+        ["Fault::new(\n", "Fault::new(\"", "return Err((\"", ".ok_or((\"", "code: \""];
+
+    fn codes_in(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                codes_in(&path, found);
+            } else if !path.ends_with("fake.rs") && !path.ends_with("reasons.rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+                for maker in MAKERS {
+                    for rest in text.split(maker).skip(1) {
+                        let word = rest.trim_start().trim_start_matches('"');
+                        found.extend(word.split('"').next().map(ToOwned::to_owned));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_code_has_its_page() {
+        assert!(ALL.is_sorted_by_key(|(code, _)| code), "sorted, for the search");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut found = BTreeSet::new();
+        codes_in(&here.join("src"), &mut found);
+        codes_in(&here.join("../shim/src"), &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for code in &found {
+            assert!(explain(code).is_some(), "{code} has no page");
+        }
+    }
+}
