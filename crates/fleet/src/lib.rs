@@ -42,10 +42,23 @@
 //! TLS (bind to loopback, or put a proxy in front), Lambda, EC2 instances, alarms, triggers, load
 //! balancers, GitHub revisions. What the fleet can't do it refuses by name.
 
+mod agents;
+mod aws;
+mod bundles;
+mod control;
+mod credentials;
+mod db;
+mod deployment;
+mod engine;
 mod files;
+mod fleet;
 pub mod proxy;
+pub mod sigv4;
 mod token;
 
+pub use credentials::{AccessKey, Credentials};
+pub use deployment::{DeploymentStatus, Diagnostics, LifecycleErrorCode};
+pub use fleet::{FleetConfig, default_listen, default_region, run};
 pub use token::Token;
 
 /// A client for loopback HTTP, as every part of the fleet uses it.
@@ -56,4 +69,15 @@ pub fn http_client() -> anyhow::Result<reqwest::Client> {
     // The TLS provider must be there although nothing here uses TLS; a second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(reqwest::Client::builder().no_proxy().build()?)
+}
+
+/// An error with its causes, which HTTP clients hide from their own text.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::route::{Refusal, Route, RouteStatus};
-use crate::token::Token;
+use crate::{chain, token::Token};
 
 /// Talks to one proxy.
 #[derive(Debug, Clone)]
@@ -90,15 +90,4 @@ async fn refusal(response: reqwest::Response) -> ProxyError {
         Ok(refusal) => refusal.into(),
         Err(_) => ProxyError::Unreachable(format!("it answered {status}")),
     }
-}
-
-/// An error with its causes, which reqwest hides from its own text.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

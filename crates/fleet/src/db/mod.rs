@@ -1,0 +1,86 @@
+//! The fleet's database: SQLite, WAL, every commit on disk, one writer.
+//!
+//! Writes go through one connection and begin with `BEGIN IMMEDIATE`, so they never meet a busy
+//! database of their own. Reads have connections of their own and see the last commit.
+
+mod applications;
+mod bundles;
+mod commands;
+mod deployments;
+mod instances;
+mod steps;
+mod tags;
+mod traffic;
+
+use std::{path::Path, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub(crate) use applications::{Application, Config, Group};
+pub(crate) use bundles::Bundle;
+pub(crate) use commands::CommandDoc;
+pub(crate) use deployments::{Changed, Created, Filter};
+pub(crate) use instances::{Installed, Instance};
+pub(crate) use traffic::TrafficDoc;
+
+/// Why the database couldn't do it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DbError {
+    /// SQLite said no.
+    #[error("the fleet's database: {0}")]
+    Sqlx(#[from] sqlx::Error),
+    /// A row holds what this program can't read; it was written by another version.
+    #[error("the fleet's database holds a row that can't be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The schema couldn't be brought up to date.
+    #[error("the fleet's database can't be migrated: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+pub(crate) type Result<T> = std::result::Result<T, DbError>;
+
+/// Open database.
+#[derive(Debug, Clone)]
+pub(crate) struct Db {
+    write: SqlitePool,
+    read: SqlitePool,
+}
+
+impl Db {
+    /// Opens or makes `fleet.db`, brings it up to date, and returns it with the fleet's id.
+    pub(crate) async fn open(path: &Path) -> Result<(Self, String)> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let write =
+            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("../../migrations/fleet").run(&write).await?;
+        let read = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let id = uuid::Uuid::now_v7().to_string();
+        sqlx::query!("INSERT INTO fleet (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING", id)
+            .execute(&write)
+            .await?;
+        let id = sqlx::query_scalar!("SELECT id FROM fleet").fetch_one(&write).await?;
+        Ok((Self { write, read }, id))
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+        Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+fn to_doc(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string(value)?)
+}
+
+fn from_doc<T: DeserializeOwned>(doc: &str) -> Result<T> {
+    Ok(serde_json::from_str(doc)?)
+}

@@ -1,0 +1,173 @@
+//! The fleet's own process: what its parts share, and how it starts.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post, put},
+};
+use pipeyard_model::{Clock, SystemClock};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agents::{self, Agents},
+    aws,
+    bundles::{self, Bundles},
+    control,
+    credentials::Credentials,
+    db::Db,
+    engine::{self, Containers, Engine, Routes},
+    files::refuse_public,
+    http_client,
+    proxy::{ProxyClient, default_admin},
+    token::{self, Token},
+};
+
+/// How to run the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetConfig {
+    /// Where the endpoint listens.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Database, credentials and bundles.
+    pub data_dir: PathBuf,
+    /// The region that clients must sign for.
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// Where the proxy's admin API listens.
+    #[serde(default = "default_admin")]
+    pub proxy_admin: SocketAddr,
+    /// The proxy's token; made if it isn't there.
+    pub proxy_token_file: PathBuf,
+    /// Docker's address, `unix:///var/run/docker.sock`. Without it, `DOCKER_HOST` or the default.
+    #[serde(default)]
+    pub docker_host: Option<String>,
+    /// Allows addresses beyond loopback.
+    #[serde(default)]
+    pub allow_public: bool,
+}
+
+/// The endpoint's address unless said otherwise: 127.0.0.1:8471.
+#[must_use]
+pub fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8471))
+}
+
+/// The region unless said otherwise: `us-east-1`.
+#[must_use]
+pub fn default_region() -> String {
+    "us-east-1".to_owned()
+}
+
+/// What all parts of the fleet share.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    pub(crate) region: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) credentials: Credentials,
+    pub(crate) db: Db,
+    pub(crate) bundles: Bundles,
+    pub(crate) agents: Agents,
+    pub(crate) engine: Engine,
+    pub(crate) routes: Routes,
+    pub(crate) containers: Containers,
+    pub(crate) http: reqwest::Client,
+}
+
+/// Bodies of JSON requests.
+const JSON_LIMIT: usize = 1 << 20;
+/// How long requests in progress may take when the fleet ends.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Serves and deploys until `shutdown`. Deployments that were active go on where they were.
+///
+/// # Errors
+/// When it can't start: a public address without leave, a database that can't be opened, a port
+/// in use.
+pub async fn run(config: FleetConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    refuse_public(config.listen.ip(), config.allow_public)?;
+    refuse_public(config.proxy_admin.ip(), config.allow_public)?;
+    let data = &config.data_dir;
+    std::fs::create_dir_all(data).with_context(|| format!("can't make {}", data.display()))?;
+    let credentials = Credentials::load(data)?;
+    let (db, id) = Db::open(&data.join("fleet.db")).await?;
+    let http = http_client()?;
+    let proxy_token = Token::shared(&config.proxy_token_file)?;
+    let proxy = ProxyClient::new(config.proxy_admin, proxy_token, http.clone());
+    let (engine, orders) = Engine::new();
+    let fleet = Arc::new(Fleet {
+        region: config.region,
+        clock: Arc::new(SystemClock),
+        credentials,
+        db,
+        bundles: Bundles::open(data.join("bundles"))?,
+        agents: Agents::default(),
+        engine,
+        routes: Routes::new(proxy),
+        containers: Containers::connect(config.docker_host.as_deref(), id.clone())?,
+        http,
+    });
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("the fleet can't listen on {}", config.listen))?;
+    tracing::info!(listen = %listener.local_addr()?, fleet = id, "the fleet is ready");
+    let driving = tokio::spawn(engine::run(Arc::clone(&fleet), orders, shutdown.child_token()));
+    let serving = axum::serve(listener, router(&fleet))
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let farewell = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let served = tokio::select! {
+        served = serving.into_future() => served,
+        () = farewell => Ok(()),
+    };
+    shutdown.cancel();
+    driving.await?;
+    Ok(served?)
+}
+
+fn router(fleet: &Arc<Fleet>) -> Router {
+    let admin = Arc::new(vec![fleet.credentials.token.clone()]);
+    let agent = Arc::new(vec![fleet.credentials.agent_token.clone()]);
+    let both =
+        Arc::new(vec![fleet.credentials.token.clone(), fleet.credentials.agent_token.clone()]);
+    let control = Router::new()
+        .route(
+            "/services/{application}/{group}",
+            put(control::put_service).get(control::get_service),
+        )
+        .route(
+            "/traffic/{application}/{group}",
+            post(control::set_weight).get(control::get_traffic),
+        )
+        .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .layer(middleware::from_fn_with_state(Arc::clone(&admin), token::require));
+    let store = Router::new()
+        .route("/bundles/{bucket}/{*key}", put(bundles::put))
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(admin, token::require));
+    let fetch = Router::new()
+        .route("/bundles/{bucket}/{*key}", get(bundles::get))
+        .layer(middleware::from_fn_with_state(both, token::require));
+    let agents = Router::new()
+        .route("/agent/hello", post(agents::hello))
+        .route("/agent/poll", post(agents::poll))
+        .route("/agent/complete", post(agents::complete))
+        .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .layer(middleware::from_fn_with_state(agent, token::require));
+    Router::new()
+        .route("/", post(aws::handle))
+        .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .merge(control)
+        .merge(store)
+        .merge(fetch)
+        .merge(agents)
+        .route("/healthz", get(async || "ok\n"))
+        .with_state(Arc::clone(fleet))
+}
