@@ -26,6 +26,8 @@ enum Command {
     Up(up::Up),
     /// Run the server: webhooks, API and web UI.
     Server(roles::Server),
+    /// Run the embedded CodeDeploy.
+    Fleet(roles::Fleet),
     /// Run the weighted proxy in front of deployed services.
     Proxy(roles::Proxy),
     /// Print a new one-time login of a server on this machine.
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         let ended = match args.command {
             Command::Up(it) => it.main().await,
             Command::Server(it) => it.main().await,
+            Command::Fleet(it) => it.main().await,
             Command::Proxy(it) => it.main().await,
             Command::LoginCode(it) => it.main().await,
             Command::Completion { shell } => {

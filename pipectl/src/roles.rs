@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use pipeyard_fleet::proxy::ProxyConfig;
+use pipeyard_fleet::{FleetConfig, proxy::ProxyConfig};
 use pipeyard_server::{ServerConfig, boot, http::login};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
@@ -132,6 +132,39 @@ impl LoginCode {
         let state = boot::boot(config).await?;
         let code = login::mint_one_time_login(&state).await?;
         writeln!(std::io::stdout().lock(), "{code}").context("failed to print the code")
+    }
+}
+
+/// Run the embedded CodeDeploy.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Fleet {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The endpoint.
+    #[arg(long, env = "PIPEYARD_FLEET_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Database, credentials and bundles.
+    #[arg(long, env = "PIPEYARD_FLEET_DATA")]
+    data: Option<PathBuf>,
+    /// The proxy's control address.
+    #[arg(long, env = "PIPEYARD_PROXY_ADMIN")]
+    proxy_admin: Option<SocketAddr>,
+    /// The proxy's token; made if it isn't there.
+    #[arg(long, env = "PIPEYARD_PROXY_TOKEN_FILE")]
+    proxy_token_file: Option<PathBuf>,
+}
+
+impl Fleet {
+    pub(crate) async fn main(self) -> anyhow::Result<()> {
+        init_logs();
+        let given = Given::default()
+            .with("listen", self.listen.map(|l| l.to_string()))
+            .with("data_dir", text(&self.data))
+            .with("proxy_admin", self.proxy_admin.map(|l| l.to_string()))
+            .with("proxy_token_file", text(&self.proxy_token_file))
+            .table();
+        let config: FleetConfig = self.file.settings("fleet", given)?;
+        pipeyard_fleet::run(config, shutdown_signal()?).await
     }
 }
 
