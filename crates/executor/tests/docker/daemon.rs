@@ -14,7 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{BUSYBOX, Stage, is_demanded, spec};
 
-/// A second Docker daemon with all its state in one folder.
+/// The bridge of the machine's own Docker.
+const BRIDGE: &str = "/sys/class/net/docker0";
+
+/// A second Docker daemon with all its state in one folder and a network namespace of its own: in the
+/// machine's it would take down the first one's bridge and rules.
 struct Daemon {
     folder: PathBuf,
     process: Child,
@@ -31,8 +35,9 @@ impl Daemon {
     fn spawn(folder: &Path) -> Child {
         let path = |name: &str| folder.join(name).display().to_string();
         let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
-        Command::new("dockerd")
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+        // unshare becomes dockerd, so the child's pid is the daemon's.
+        Command::new("unshare")
+            .args(["--net", "--", "dockerd", "--bridge=none"])
             .arg(format!("--host=unix://{}", path("sock")))
             .arg(format!("--data-root={}", path("root")))
             .arg(format!("--exec-root={}", path("exec")))
@@ -122,6 +127,7 @@ async fn docker_going_away_is_an_error_and_it_works_again_when_docker_is_back() 
     let folder = tempfile::Builder::new().prefix("dockerd").tempdir().unwrap();
     let Some(outer) = Stage::set(test).await else { return };
     outer.end().await;
+    let had_bridge = Path::new(BRIDGE).exists();
     let mut daemon = Daemon::start(folder.path());
     daemon.load(BUSYBOX);
     let host = daemon.host();
@@ -151,4 +157,6 @@ async fn docker_going_away_is_an_error_and_it_works_again_when_docker_is_back() 
     let left = daemon.docker(&["ps", "-aq"]).1;
     assert_eq!(left, "", "containers are left");
     stage.executor.remove_everything().await.unwrap();
+    drop(daemon);
+    assert_eq!(Path::new(BRIDGE).exists(), had_bridge, "the machine's own Docker lost its bridge");
 }
