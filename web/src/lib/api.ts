@@ -3,7 +3,8 @@
 // for a new login. Reads can be aborted; writes are never repeated by themselves.
 
 import type {
-  AddedRepo, Artifact, LogMatches, LogPage, Me, Page, RegistrationToken, Repo, Run, RunDetail, Runner, Secret,
+  AddedRepo, Artifact, Deployment, DeploymentDetail, Dora, Environment, Incident, LogMatches, LogPage, Me, Page,
+  RegistrationToken, Repo, Run, RunDetail, Runner, Secret,
 } from './types.ts';
 
 export class ApiError extends Error {
@@ -94,6 +95,20 @@ export const api = {
   logRaw: (run: number, job: string, attempt: number | null) => address(`${log(run, job)}/raw`, { attempt }),
   logFollow: (run: number, job: string, attempt: number | null, from: number) =>
     address(`${log(run, job)}/follow`, { attempt, from }),
+
+  environments: (signal?: AbortSignal) => get<Environment[]>('/api/environments', {}, signal),
+  deployments: (query: Query, signal?: AbortSignal) => get<Page<Deployment>>('/api/deployments', query, signal),
+  deployment: (id: string, signal?: AbortSignal) => get<DeploymentDetail>(`/api/deployments/${part(id)}`, {}, signal),
+  decide: (id: number, what: 'approve' | 'abort' | 'promote', comment: string | null) =>
+    post<Deployment>(`/api/deployments/${id}/${what}`, comment ? { comment } : {}),
+  rollBack: (env: string, service: string, to: number | null, comment: string | null) =>
+    post<Deployment>(`/api/environments/${part(env)}/${part(service)}/rollback`, { to, comment }),
+  dora: (query: Query, signal?: AbortSignal) => get<Dora>('/api/dora', query, signal),
+  incidents: (query: Query, signal?: AbortSignal) => get<Incident[]>('/api/incidents', query, signal),
+  openIncident: (body: { environment: string; service: string; title: string; impact_at?: string; deployment?: number }) =>
+    post<Incident>('/api/incidents', body),
+  closeIncident: (id: number, restored_at: string | null) =>
+    post<Incident>(`/api/incidents/${id}/close`, restored_at ? { restored_at } : {}),
 
   repos: (signal?: AbortSignal) => get<Repo[]>('/api/repos', {}, signal),
   addRepo: (body: { url: string; name?: string; forge?: string; default_branch?: string }) =>

@@ -173,3 +173,207 @@ export interface Me {
   name: string;
   role: string;
 }
+
+// Environments, deployments, incidents, DORA.
+
+export interface ProviderSpec {
+  endpoint?: string | null;
+  region: string;
+  credentials?: string | null;
+}
+
+export interface ServiceSpec {
+  listen: number;
+  container?: { image: string; command: string[]; port: number; health_path: string; replicas: number } | null;
+  hosts?: { tags: Record<string, string>; count: number; health_path: string } | null;
+  queue: string;
+}
+
+export interface Environment {
+  name: string;
+  production: boolean;
+  provider: ProviderSpec;
+  services: Service[];
+}
+
+export interface Service {
+  name: string;
+  spec: ServiceSpec;
+  serving: { deployment: number; release: Release; since: Time } | null;
+  active: number | null;
+  waiting: number[];
+}
+
+export interface Release {
+  id: string;
+  repo: string;
+  commit: string;
+  run: number;
+  artifact: string;
+  sha256: string;
+  size: number;
+}
+
+export type Strategy = 'all_at_once' | { canary: { steps: { weight: number; for: number }[] } } | { rolling: { batch: unknown } };
+
+export interface Deployment {
+  kind: string;
+  id: number;
+  environment: string;
+  service: string;
+  sequence: number;
+  purpose: 'ship' | 'rollback';
+  release: Release;
+  replaces: Release | null;
+  strategy: Strategy;
+  strategy_text: string;
+  status: Status;
+  conclusion: Conclusion | null;
+  state: string;
+  reason: Reason | null;
+  intended_weight: number | null;
+  measured_weight: number | null;
+  verdict: Verdict | null;
+  approval: { needed: boolean; by: string | null; at: Time | null; own: boolean; comment: string | null };
+  run: number | null;
+  job: string | null;
+  requested_by: string;
+  rollback_of: number | null;
+  rolled_back_to: number | null;
+  created_at: Time;
+  started_at: Time | null;
+  first_traffic_at: Time | null;
+  finished_at: Time | null;
+}
+
+export interface DeploymentDetail extends Deployment {
+  provider_id: string | null;
+  provider_status: string | null;
+  steps: StepProgress[];
+  health: Health[];
+  otherwise: string;
+  targets: Target[];
+  samples: Sample[];
+  timeline: TimelineEntry[];
+  commits: { state: string; count: number; items: { sha: string; title: string; author: string; since: Time }[] };
+  incidents: number[];
+}
+
+export interface StepProgress {
+  weight: number;
+  hold_seconds: number;
+  judged_seconds: number;
+  status: Status;
+  measured_weight: number | null;
+  started_at: Time | null;
+}
+
+export type HealthLimit = { error_rate: number } | { latency_ms: { percentile: number; below: number } };
+
+export interface Health {
+  limit: HealthLimit | null;
+  text: string;
+  state: string;
+  value: number | null;
+  baseline: number | null;
+  lower_bound: number | null;
+  requests: number;
+  needed: number;
+  evidence: number;
+  evidence_limit: number;
+}
+
+export interface Verdict {
+  verdict: string;
+  code: string;
+  message: string;
+  at: Time;
+}
+
+export interface Target {
+  id: string;
+  state: string;
+  events: {
+    name: string;
+    state: string;
+    started_at: Time | null;
+    finished_at: Time | null;
+    problem: string | null;
+    log_tail: string | null;
+  }[];
+}
+
+export interface Arm {
+  requests: number;
+  errors: number;
+  p50_ms: number | null;
+  p95_ms: number | null;
+  p99_ms: number | null;
+}
+
+export interface Sample {
+  at: Time;
+  intended_weight: number;
+  measured_weight: number | null;
+  canary: Arm;
+  stable: Arm | null;
+}
+
+export interface TimelineEntry {
+  n: number;
+  at: Time;
+  who: string;
+  code: string;
+  message: string;
+}
+
+export interface Incident {
+  kind: string;
+  id: number;
+  environment: string;
+  service: string;
+  title: string;
+  impact_at: Time;
+  detected_at: Time;
+  restored_at: Time | null;
+  deployment: number | null;
+  link: string | null;
+  opened_by: string;
+  closed_by: string | null;
+}
+
+export interface Dora {
+  kind: string;
+  environment: string | null;
+  service: string | null;
+  since: Time;
+  until: Time;
+  by: string;
+  metrics: Metric[];
+  notes: string[];
+}
+
+export interface Metric {
+  name: string;
+  title: string;
+  value: number | null;
+  unit: string;
+  n: number;
+  numerator: number | null;
+  previous: number | null;
+  previous_n: number;
+  percentiles: Record<string, number>;
+  buckets: { start: Time; value: number | null; n: number; provisional: boolean }[];
+  rows: DoraRow[];
+  rows_total: number;
+}
+
+export interface DoraRow {
+  deployment: number | null;
+  incident: number | null;
+  commit: string | null;
+  at: Time;
+  value: number | null;
+  counts: string;
+  reason: string;
+}
