@@ -103,7 +103,7 @@ async function handle(state, request, response) {
 
   if (path === '/api/login') {
     const { code } = await bodyOf(request);
-    if (code !== CODE) throw new Refused(401, 'bad_code', 'This code isn’t valid, or it was used before.', 'pipectl login --new-code');
+    if (code !== CODE) throw new Refused(401, 'bad_code', 'This code isn’t valid, or it was used before.', 'pipectl login-code');
     return send(response, 200, me, { 'set-cookie': 'pipeyard=mock; Path=/; HttpOnly; SameSite=Lax' });
   }
   if (!/pipeyard=mock/.test(request.headers.cookie ?? '')) throw new Refused(401, 'unauthenticated', 'You aren’t signed in.', 'pipectl login');

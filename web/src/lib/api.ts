@@ -71,8 +71,6 @@ export const get = <T>(path: string, query?: Query, signal?: AbortSignal): Promi
 export const post = <T>(path: string, body: unknown = {}): Promise<T> => call<T>('POST', path, body);
 
 const part = encodeURIComponent;
-/** A repository's name may hold slashes; they stay, everything else is escaped. */
-const slashed = (name: string): string => name.split('/').map(part).join('/');
 const log = (run: number, job: string): string => `/api/runs/${run}/jobs/${part(job)}/log`;
 
 export const api = {
@@ -113,7 +111,7 @@ export const api = {
   repos: (signal?: AbortSignal) => get<Repo[]>('/api/repos', {}, signal),
   addRepo: (body: { url: string; name?: string; forge?: string; default_branch?: string }) =>
     post<AddedRepo>('/api/repos', body),
-  removeRepo: (name: string) => call<void>('DELETE', `/api/repos/${slashed(name)}`),
+  removeRepo: (name: string) => call<void>('DELETE', `/api/repos/${part(name)}`),
   runners: (signal?: AbortSignal) => get<Runner[]>('/api/runners', {}, signal),
   runnerToken: () => post<RegistrationToken>('/api/runners/tokens'),
   removeRunner: (id: string) => call<void>('DELETE', `/api/runners/${part(id)}`),

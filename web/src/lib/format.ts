@@ -65,8 +65,8 @@ export const count = (n: number): string => n.toLocaleString('en-US');
 /** A share as percent, with as many decimals as it deserves: `8.4 %`, `12 %`, `0 %`. */
 export function percent(share: number): string {
   const p = share * 100;
-  if (p !== 0 && Math.abs(p) < 0.1) return `${p.toFixed(2)} %`;
-  return Math.abs(p - Math.round(p)) < 0.05 ? `${Math.round(p)} %` : `${p.toFixed(1)} %`;
+  if (p !== 0 && Math.abs(p) < 0.1) return `${p.toFixed(2)}\u00a0%`;
+  return Math.abs(p - Math.round(p)) < 0.05 ? `${Math.round(p)}\u00a0%` : `${p.toFixed(1)}\u00a0%`;
 }
 
 export const short = (sha: string): string => sha.slice(0, 8);

@@ -19,6 +19,7 @@ class Live {
   #hidden: ReturnType<typeof setTimeout> | undefined;
   #wanted = false;
   #missed = false;
+  #last: number | null = null;
 
   listen(listener: Listener): () => void {
     this.#listeners.add(listener);
@@ -59,7 +60,7 @@ class Live {
     this.#close();
     if (!this.#wanted) return;
     if (this.state !== 'lost') this.state = 'connecting';
-    const source = new EventSource('/api/events');
+    const source = new EventSource(this.#last === null ? '/api/events' : `/api/events?after=${this.#last}`);
     this.#source = source;
     source.onopen = () => {
       this.#failures = 0;
@@ -71,7 +72,9 @@ class Live {
     };
     source.onmessage = (message) => {
       try {
-        this.#tell(JSON.parse(String(message.data)) as EventView);
+        const event = JSON.parse(String(message.data)) as EventView;
+        this.#last = event.seq;
+        this.#tell(event);
       } catch {
         // An event that this version can't read: what it was about is fetched again by `resync`.
         this.#tell('resync');

@@ -84,6 +84,13 @@ export function setQuery(changes: Record<string, string | null>): void {
   go(url.href, { replace: true });
 }
 
+/**
+ * The address of a run or of one of its jobs. A dot of a name is escaped, because a server answers a
+ * path with an ending as a file.
+ */
+export const runPath = (run: number | string, job?: string): string =>
+  job === undefined ? `/runs/${run}` : `/runs/${run}/${encodeURIComponent(job).replaceAll('.', '%2E')}`;
+
 /** Starts listening. Called once. */
 export function startRouter(): void {
   addEventListener('popstate', update);

@@ -13,7 +13,7 @@ it('writes a frequency in the unit that people would say', () => {
 
 it('never writes a missing value as zero', () => {
   expect(valueText('seconds', null)).toBe('no data');
-  expect(valueText('ratio', 0)).toBe('0 %');
+  expect(valueText('ratio', 0)).toBe('0\u00a0%');
 });
 
 it('says what a ratio rests on', () => {
