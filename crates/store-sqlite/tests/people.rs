@@ -9,9 +9,10 @@ use pipeyard_store_sqlite::SqliteStore;
 const NOW: Timestamp = Timestamp::from_seconds(1_772_366_400);
 
 async fn fresh() -> (tempfile::TempDir, SqliteStore) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let clock = Arc::new(ManualClock::at(NOW));
-    let store = SqliteStore::open(&folder.path().join("pipeyard.db"), clock).await.unwrap();
+    let store =
+        SqliteStore::open(&folder.path().join("pipeyard.db"), clock).await.expect("a store");
     (folder, store)
 }
 

@@ -11,18 +11,21 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use pipeyard_api::{ErrorBody, views::ArtifactView};
-use pipeyard_model::{ArtifactId, AttemptId, Epoch, JobId, RunnerId};
+use pipeyard_model::{ArtifactId, AttemptId, Epoch, JobId};
 use pipeyard_store::artifacts::NewArtifact;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{auth::Auth, range, runs::run_id};
+use super::{
+    auth::{Auth, RunnerAuth},
+    range,
+    runs::run_id,
+};
 use crate::{
     AppState,
     blobs::BlobError,
     error::{ApiResult, Failure},
-    tokens,
 };
 
 /// The routes of this file.
@@ -34,24 +37,6 @@ pub fn router() -> OpenApiRouter<AppState> {
 struct Kept {
     /// Path in the workspace, relative.
     path: String,
-}
-
-/// Who holds this runner key.
-async fn runner(state: &AppState, headers: &HeaderMap) -> ApiResult<RunnerId> {
-    let refused = || {
-        Failure::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthenticated",
-            "the runner's key is missing, unknown or removed",
-        )
-    };
-    let key = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .ok_or_else(refused)?;
-    let now = state.clock.now();
-    state.store.runner_by_key(tokens::hash(key.trim()), now).await?.ok_or_else(refused)
 }
 
 /// A path that stays inside of a folder, wherever it is unpacked later.
@@ -78,12 +63,12 @@ fn check_path(path: &str) -> ApiResult<()> {
         (status = 413, body = ErrorBody)))]
 async fn keep(
     State(state): State<AppState>,
+    RunnerAuth(runner): RunnerAuth,
     Path((job, epoch)): Path<(JobId, u32)>,
     Query(query): Query<Kept>,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Json<KeptArtifact>> {
-    let runner = runner(&state, &headers).await?;
     check_path(&query.path)?;
     let attempt = AttemptId { job, epoch: Epoch(epoch) };
     // Before the bytes, so that a runner which lost its job doesn't send a gigabyte for nothing.

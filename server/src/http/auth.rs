@@ -2,8 +2,8 @@
 //! nothing else, so a new route is closed until somebody decides otherwise.
 //!
 //! A program sends `Authorization: Bearer ppt_...`; a browser sends its session cookie. A write by
-//! cookie must come from the server's own pages. Runners and Git have credentials of their own,
-//! checked by their handlers.
+//! cookie must come from the server's own pages. A runner sends its key, which is good for the
+//! runner protocol and for nothing else. Git has credentials of its own, checked by its handlers.
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
@@ -11,7 +11,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use pipeyard_model::{TokenId, UserId};
+use pipeyard_model::{RunnerId, TokenId, UserId};
 use pipeyard_store::accounts::CredentialKind;
 
 use crate::{AppState, error::Failure, tokens};
@@ -42,26 +42,80 @@ impl FromRequestParts<AppState> for Auth {
     }
 }
 
-/// Paths (as the router knows them) that need no sign-in of a person: they are public, or their
-/// handlers check a credential of another kind (a webhook's signature, a runner's key, an
-/// attempt's token).
-fn open(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/api/login")
-        || ["/hooks/", "/git/", "/api/runner/"].iter().any(|prefix| path.starts_with(prefix))
-}
+/// A runner, by its key. Its identity comes from the key only, never from what it says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct RunnerAuth(pub RunnerId);
 
-/// Refuses requests to routes that aren't [`open`] and that nobody signed in for.
-pub async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    if !path.as_deref().is_some_and(open) {
-        match authenticate(request.method(), request.headers(), &state).await {
-            Ok(auth) => {
-                request.extensions_mut().insert(auth);
-            }
-            Err(failure) => return refuse(failure),
+impl FromRequestParts<AppState> for RunnerAuth {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
+        match parts.extensions.get::<Self>() {
+            Some(runner) => Ok(*runner),
+            None => authenticate_runner(&parts.headers, state).await,
         }
     }
-    next.run(request).await
+}
+
+/// What a route asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// Nothing; or its handler checks a credential that only it understands: a webhook's signature,
+    /// an attempt's password, a registration token.
+    Nothing,
+    /// A runner's key.
+    Runner,
+    /// A person's session or token.
+    Person,
+}
+
+/// What the route of this path (as the router knows it) asks for.
+fn asks(path: &str) -> Asks {
+    match path {
+        "/healthz" | "/readyz" | "/api/login" | "/api/runner/register" => Asks::Nothing,
+        path if path.starts_with("/hooks/") || path.starts_with("/git/") => Asks::Nothing,
+        path if path.starts_with("/api/runner/") => Asks::Runner,
+        _ => Asks::Person,
+    }
+}
+
+/// Refuses requests that lack what their route asks for, before anything else of them is looked at.
+pub async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let refused = match path.as_deref().map_or(Asks::Person, asks) {
+        Asks::Nothing => None,
+        Asks::Runner => match authenticate_runner(request.headers(), &state).await {
+            Ok(runner) => {
+                request.extensions_mut().insert(runner);
+                None
+            }
+            Err(failure) => Some(failure),
+        },
+        Asks::Person => match authenticate(request.method(), request.headers(), &state).await {
+            Ok(auth) => {
+                request.extensions_mut().insert(auth);
+                None
+            }
+            Err(failure) => Some(failure),
+        },
+    };
+    match refused {
+        Some(failure) => refuse(failure),
+        None => next.run(request).await,
+    }
+}
+
+async fn authenticate_runner(headers: &HeaderMap, state: &AppState) -> Result<RunnerAuth, Failure> {
+    let refused = || {
+        Failure::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthenticated",
+            "the runner's key is missing, unknown or removed",
+        )
+        .hint("register the runner again: pipectl runners token")
+    };
+    let key = bearer(headers).ok_or_else(refused)?;
+    let found = state.store.runner_by_key(tokens::hash(key), state.clock.now()).await?;
+    found.map(RunnerAuth).ok_or_else(refused)
 }
 
 fn refuse(failure: Failure) -> Response {
@@ -155,18 +209,12 @@ mod tests {
 
     #[test]
     fn only_the_named_paths_are_open() {
-        for path in ["/healthz", "/api/login", "/hooks/{forge}/{hook}", "/api/runner/claim"] {
-            assert!(open(path), "{path}");
+        for path in ["/healthz", "/api/login", "/hooks/{forge}/{hook}", "/api/runner/register"] {
+            assert_eq!(asks(path), Asks::Nothing, "{path}");
         }
-        for path in [
-            "/metrics",
-            "/api/me",
-            "/api/runs",
-            "/api/runners",
-            "/api/openapi.json",
-            "/api/login/x",
-        ] {
-            assert!(!open(path), "{path}");
+        assert_eq!(asks("/api/runner/claim"), Asks::Runner);
+        for path in ["/metrics", "/api/me", "/api/runs", "/api/runners", "/api/login/x", ""] {
+            assert_eq!(asks(path), Asks::Person, "{path}");
         }
     }
 

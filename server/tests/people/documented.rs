@@ -2,6 +2,14 @@
 
 use crate::support::Server;
 
+/// Git's own protocol, which Git documents, and a wildcard, which OpenAPI can't say: the document
+/// names it beside.
+const KNOWN: [&str; 3] = [
+    ".route(\"/git/{repo}/info/refs\"",
+    ".route(\"/git/{repo}/git-upload-pack\"",
+    ".route(\"/api/repos/{*name}\"",
+];
+
 /// axum can't list its routes, but its API lets one add them only by these calls. `routes!` adds
 /// to the document as well.
 #[test]
@@ -26,7 +34,8 @@ fn no_route_is_added_past_the_document() {
                     ".nest_service(",
                     ".fallback_service(",
                 ];
-                let found = past.iter().find(|call| line.contains(**call));
+                let known = KNOWN.iter().any(|route| line.contains(route));
+                let found = past.iter().find(|call| line.contains(**call) && !known);
                 assert!(
                     found.is_none(),
                     "{}:{}: {}: use routes!, so that the route is documented and guarded",

@@ -1,5 +1,7 @@
 //! What people and programs see of the server, through its router and a real database.
 
+#![expect(clippy::unwrap_used, reason = "a test may end by a panic")]
+
 mod artifacts;
 mod auth;
 mod documented;
