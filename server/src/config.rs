@@ -1,6 +1,6 @@
 //! The server's settings: one struct, unknown keys are errors.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub struct ServerConfig {
     pub notify_private: bool,
     /// The largest artifact, in bytes.
     pub max_artifact_bytes: u64,
+    /// Credentials of deploy providers: the name that an environment uses, and a JSON file with
+    /// `access_key_id`, `secret_access_key` and, for the fleet, `token`. Read when it is needed.
+    pub credentials: BTreeMap<String, PathBuf>,
     /// How often the refs of every repository are compared with the last seen, in seconds.
     pub refs_seconds: u64,
 }
@@ -39,6 +42,7 @@ impl Default for ServerConfig {
             notify_url: None,
             notify_private: false,
             max_artifact_bytes: 1 << 30,
+            credentials: BTreeMap::new(),
             refs_seconds: 60,
         }
     }

@@ -471,6 +471,12 @@ impl State {
 }
 
 impl Deployment {
+    /// Whether it is over.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.state.outcome().is_some()
+    }
+
     /// Whether traffic is shifted and judged step by step. A first release has nothing to be
     /// compared with and takes all traffic once it is healthy; so does a rollback.
     #[must_use]
