@@ -13,6 +13,7 @@ use crate::{
     check::Checker,
     deploy::DeployDraft,
     diagnostic::{nearest, quote},
+    value::path_glob,
     yaml::Span,
 };
 
@@ -276,7 +277,7 @@ impl Kept {
         }
         let globs = self.0.entry(at).or_insert_with(|| {
             let patterns = job.artifacts.iter().filter(|a| a.contains(['*', '?', '[', '{']));
-            patterns.filter_map(|a| Some(globset::Glob::new(a).ok()?.compile_matcher())).collect()
+            patterns.filter_map(|a| Some(path_glob(a).ok()?.compile_matcher())).collect()
         });
         globs.iter().any(|glob| glob.is_match(path))
     }

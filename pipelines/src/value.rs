@@ -149,9 +149,14 @@ pub(crate) fn workspace_path(text: &str, glob: bool) -> Result<(), String> {
         return Err("it names the whole workspace".into());
     }
     if glob {
-        globset::Glob::new(text).map_err(|error| format!("as a pattern, {}", error.kind()))?;
+        path_glob(text).map_err(|error| format!("as a pattern, {}", error.kind()))?;
     }
     Ok(())
+}
+
+/// Parses a pattern of artifacts: `*` stops at a slash, `**` doesn't.
+pub(crate) fn path_glob(pattern: &str) -> Result<globset::Glob, globset::Error> {
+    globset::GlobBuilder::new(pattern).literal_separator(true).build()
 }
 
 #[cfg(test)]

@@ -127,6 +127,76 @@ fn errors() -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use pipeyard_pipelines::{Context, Source, compile, render};
+
+    fn markdown(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                markdown(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "md") {
+                found.push(path);
+            }
+        }
+    }
+
+    /// The YAML blocks of a page that are pipelines, with the line that each begins in.
+    fn pipelines(page: &str) -> Vec<(usize, String)> {
+        let mut found = Vec::new();
+        let mut block: Option<(usize, String)> = None;
+        for (number, line) in page.lines().enumerate() {
+            match &mut block {
+                None if line.trim_start().starts_with("```y") => {
+                    block = Some((number + 2, String::new()))
+                }
+                Some(_) if line.trim_start().starts_with("```") => {
+                    found.extend(
+                        block.take().filter(|(_, text)| text.lines().any(|line| line == "jobs:")),
+                    );
+                }
+                Some((_, text)) => {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+                None => {}
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_pipeline_in_the_documents_compiles() {
+        let root = crate::root();
+        let mut pages: Vec<PathBuf> =
+            ["README.md", "ARCHITECTURE.md"].iter().map(|name| root.join(name)).collect();
+        pages.retain(|page| page.exists());
+        markdown(&root.join("docs"), &mut pages);
+        // Its wrong examples are wrong on purpose; pipeyard-pipelines tests them.
+        pages.retain(|page| !page.ends_with("reference/errors.md"));
+        let mut wrong = Vec::new();
+        let mut seen = 0;
+        for page in pages {
+            for (line, text) in pipelines(&fs::read_to_string(&page).unwrap()) {
+                seen += 1;
+                let compiled = compile(&Source::new(".pipeyard.yml", &text), &Context::example());
+                for found in &compiled.diagnostics {
+                    wrong.push(format!(
+                        "{}, from line {line}:\n{}",
+                        page.display(),
+                        render(found, &text, false)
+                    ));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 0, "the documents show no pipeline");
+    }
+
     #[test]
     fn the_reference_says_what_the_code_says() {
         let wrong = super::out_of_date().unwrap();
