@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 pub mod http;
 pub mod intake;
+pub mod log;
 pub mod metrics;
 pub mod mirror;
 pub mod openapi;

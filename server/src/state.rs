@@ -9,8 +9,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ServerConfig, blobs::Blobs, http::login::LoginLimit, metrics::Metrics, mirror::Mirrors,
-    seal::Seal,
+    ServerConfig, blobs::Blobs, http::login::LoginLimit, log::Logs, metrics::Metrics,
+    mirror::Mirrors, seal::Seal,
 };
 
 /// Event streams that may be open at once.
@@ -33,6 +33,8 @@ pub struct AppState {
     pub seal: Arc<Seal>,
     /// Artifacts and releases by their SHA-256.
     pub blobs: Blobs,
+    /// Logs of attempts.
+    pub logs: Arc<Logs>,
     /// Wrong sign-ins of the last minute.
     pub logins: Arc<LoginLimit>,
     /// Numbers for Prometheus.
@@ -64,6 +66,7 @@ impl AppState {
             seal: Arc::new(Seal::open(&data.join("key"))?),
             blobs: Blobs::open(data.join("blobs"))?,
             mirrors: Arc::new(Mirrors::new(data)),
+            logs: Arc::new(Logs::open(data.join("logs"))?),
             store,
             clock,
             config: Arc::new(config),

@@ -1,8 +1,363 @@
-//! (to be written)
+//! Logs for people: a window by line number, the raw text, a search, and a stream that follows.
 
-use crate::AppState;
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{
+        IntoResponse as _, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::stream;
+use pipeyard_api::{
+    ErrorBody,
+    views::{LogLine, LogMatches, LogPage},
+};
+use pipeyard_model::{AttemptId, Epoch, NodeName, RunId, Status};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    auth::Auth,
+    range::{self, Wanted},
+    runs::run_id,
+};
+use crate::{
+    AppState,
+    error::{ApiResult, Failure},
+    log::LogReader,
+};
+
+/// Lines of one page.
+const PAGE: u64 = 5_000;
+/// Lines of a page if the reader doesn't say.
+const PAGE_DEFAULT: u64 = 500;
+/// Lines of one message of a stream.
+const BATCH: u64 = 1_000;
+/// Messages that wait for a slow reader.
+const WAITING: usize = 4;
+/// A reader that takes nothing for so long is cut off, and comes back where it stopped.
+const STALL: Duration = Duration::from_secs(30);
+/// Two looks at a log are at least this far apart, so that a fast job gives few, large messages.
+const PACE: Duration = Duration::from_millis(50);
+/// A look happens this often even when nothing woke the reader.
+const IDLE: Duration = Duration::from_secs(5);
+/// Something is sent this often, so that proxies and readers know that the stream lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The longest text to search for, in bytes.
+const NEEDLE: usize = 1_000;
 
 /// The routes of this file.
-pub fn router() -> utoipa_axum::router::OpenApiRouter<AppState> {
-    utoipa_axum::router::OpenApiRouter::new()
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(page))
+        .routes(routes!(raw))
+        .routes(routes!(search))
+        .routes(routes!(follow))
+}
+
+/// A job's attempt, as the path and the query name it.
+struct Target {
+    run: RunId,
+    job: NodeName,
+    /// `None` while the job has no attempt.
+    attempt: Option<AttemptId>,
+    /// The job can't get another attempt by itself.
+    finished: bool,
+}
+
+async fn target(state: &AppState, run: &str, job: &str, epoch: Option<u32>) -> ApiResult<Target> {
+    let run = run_id(state, run).await?;
+    let unknown = || Failure::not_found(format_args!("job {job} in run {run}"));
+    let job: NodeName = job.parse().map_err(|_| unknown())?;
+    resolve(state, run, job, epoch).await?.ok_or_else(unknown)
+}
+
+async fn resolve(
+    state: &AppState,
+    run: RunId,
+    job: NodeName,
+    epoch: Option<u32>,
+) -> ApiResult<Option<Target>> {
+    let Some(view) = state.store.job(run, &job).await? else { return Ok(None) };
+    let epoch = match epoch {
+        None => view.attempts.last().map(|attempt| attempt.epoch),
+        Some(wanted) => {
+            let known = view.attempts.iter().any(|attempt| attempt.epoch == Epoch(wanted));
+            if !known {
+                return Err(Failure::not_found(format_args!("attempt {wanted} of job {job}")));
+            }
+            Some(Epoch(wanted))
+        }
+    };
+    let attempt = epoch.map(|epoch| AttemptId { job: view.id, epoch });
+    Ok(Some(Target { run, job, attempt, finished: view.status == Status::Finished }))
+}
+
+/// The log of an attempt and whether it is over. The end is looked at first: a log that is over then
+/// is read whole.
+async fn read(state: &AppState, attempt: AttemptId) -> ApiResult<(LogReader, bool)> {
+    let complete = state.store.log_state(attempt).await?.is_none_or(|log| log.complete);
+    let reader = state.logs.reader(attempt).await.map_err(Failure::internal)?;
+    Ok((if complete { reader.closed() } else { reader }, complete))
+}
+
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+struct PageQuery {
+    /// Which attempt; the last one if absent.
+    attempt: Option<u32>,
+    /// The first line, from 1. Negative: so many lines before the end.
+    from: Option<i64>,
+    /// At most so many lines, up to 5000. Fewer come if they are very long.
+    count: Option<u64>,
+}
+
+/// Lines of a log by their numbers.
+#[utoipa::path(get, path = "/api/runs/{run}/jobs/{name}/log", tag = "logs",
+    params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), PageQuery),
+    responses((status = 200, body = LogPage), (status = 404, body = ErrorBody)))]
+async fn page(
+    State(state): State<AppState>,
+    _auth: Auth,
+    Path((run, name)): Path<(String, String)>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<LogPage>> {
+    let target = target(&state, &run, &name, query.attempt).await?;
+    let Some(attempt) = target.attempt else {
+        let complete = target.finished;
+        return Ok(Json(LogPage { attempt: Epoch(0), lines: vec![], total: 0, complete }));
+    };
+    let (reader, complete) = read(&state, attempt).await?;
+    let total = reader.lines();
+    let from = match query.from.unwrap_or(1) {
+        back if back < 0 => total.saturating_sub(back.unsigned_abs()) + 1,
+        from => from.unsigned_abs().max(1),
+    };
+    let count = query.count.unwrap_or(PAGE_DEFAULT).min(PAGE);
+    let lines = reader.page(from, count).await.map_err(Failure::internal)?;
+    Ok(Json(LogPage { attempt: attempt.epoch, lines, total, complete }))
+}
+
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+struct AttemptQuery {
+    /// Which attempt; the last one if absent.
+    attempt: Option<u32>,
+}
+
+/// What the steps wrote, as text. `Range` is allowed.
+#[utoipa::path(get, path = "/api/runs/{run}/jobs/{name}/log/raw", tag = "logs",
+    params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), AttemptQuery),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 206, body = String,
+        content_type = "text/plain"), (status = 404, body = ErrorBody), (status = 416, body = ErrorBody)))]
+async fn raw(
+    State(state): State<AppState>,
+    _auth: Auth,
+    Path((run, name)): Path<(String, String)>,
+    Query(query): Query<AttemptQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let target = target(&state, &run, &name, query.attempt).await?;
+    let reader = match target.attempt {
+        Some(attempt) => read(&state, attempt).await?.0,
+        None => LogReader::empty(),
+    };
+    let size = reader.raw_bytes();
+    let wanted = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    let (status, part) = match range::parse(wanted, size) {
+        Wanted::Whole => (StatusCode::OK, 0..size),
+        Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
+        Wanted::Unsatisfiable => {
+            let refused = Failure::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "bad_range",
+                format!("the log's text has {size} bytes"),
+            );
+            let mut response = refused.into_response();
+            set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
+            return Ok(response);
+        }
+    };
+    let pieces = stream::try_unfold((reader, part.clone()), async |(reader, part)| {
+        let piece = reader.raw(part.clone()).await?;
+        let rest = part.start + piece.len() as u64..part.end;
+        Ok::<_, std::io::Error>((!piece.is_empty()).then_some((piece, (reader, rest))))
+    });
+    let mut response = (status, Body::from_stream(pieces)).into_response();
+    set(&mut response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    set(&mut response, header::ACCEPT_RANGES, "bytes");
+    set(&mut response, header::CONTENT_LENGTH, &(part.end - part.start).to_string());
+    // Compressed on the way its ranges would mean other bytes.
+    set(&mut response, header::CONTENT_ENCODING, "identity");
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1));
+        set(&mut response, header::CONTENT_RANGE, &range);
+    }
+    let file = format!("inline; filename=\"run-{}-{}.log\"", target.run, target.job);
+    set(&mut response, header::CONTENT_DISPOSITION, &file);
+    Ok(response)
+}
+
+fn set(response: &mut Response, name: header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+struct SearchQuery {
+    /// What to look for. Case matters only if it has an upper-case letter.
+    q: String,
+    /// Which attempt; the last one if absent.
+    attempt: Option<u32>,
+}
+
+/// Which lines hold a text.
+#[utoipa::path(get, path = "/api/runs/{run}/jobs/{name}/log/search", tag = "logs",
+    params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), SearchQuery),
+    responses((status = 200, body = LogMatches), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn search(
+    State(state): State<AppState>,
+    _auth: Auth,
+    Path((run, name)): Path<(String, String)>,
+    Query(query): Query<SearchQuery>,
+) -> ApiResult<Json<LogMatches>> {
+    if query.q.len() > NEEDLE {
+        return Err(Failure::bad_request(
+            "bad_search",
+            format!("the text to find has at most {NEEDLE} bytes"),
+        ));
+    }
+    let target = target(&state, &run, &name, query.attempt).await?;
+    let Some(attempt) = target.attempt else {
+        return Ok(Json(LogMatches { lines: vec![], total: 0 }));
+    };
+    match state.logs.search(attempt, &query.q).await {
+        Ok(found) => Ok(Json(LogMatches { lines: found.lines, total: found.total })),
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "search_too_slow",
+            "the log is too long to be searched here",
+        )
+        .hint("download the raw log and search it with grep")),
+        Err(error) => Err(Failure::internal(error)),
+    }
+}
+
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+struct FollowQuery {
+    /// Which attempt; the last one if absent, or the first one that comes.
+    attempt: Option<u32>,
+    /// The first line to send, from 1; the header `Last-Event-ID` goes before it.
+    from: Option<u64>,
+}
+
+/// Server-sent events: `id` is the number of the last line in `data`, an array of [`LogLine`].
+/// `event: end` comes when the attempt is over.
+#[utoipa::path(get, path = "/api/runs/{run}/jobs/{name}/log/follow", tag = "logs",
+    params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), FollowQuery,
+        ("last-event-id" = Option<u64>, Header, description = "resume after this line")),
+    responses((status = 200, body = [LogLine], content_type = "text/event-stream"),
+        (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn follow(
+    State(state): State<AppState>,
+    _auth: Auth,
+    Path((run, name)): Path<(String, String)>,
+    Query(query): Query<FollowQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let place = state.streams.clone().try_acquire_owned().map_err(|_| {
+        Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_streams",
+            "too many streams are open; try again later",
+        )
+    })?;
+    let target = target(&state, &run, &name, query.attempt).await?;
+    let last =
+        headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let next = last.map_or(query.from.unwrap_or(1).max(1), |last| last.saturating_add(1));
+    let (out, lines) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        let stopping = state.stopping.clone();
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = out.closed() => {}
+            result = send_log(&state, target, next, &out) => if let Err(error) = result {
+                tracing::warn!(status = %error.status(), "a followed log ends: it can't be read");
+            }
+        }
+        drop(place);
+    });
+    let stream = Sse::new(ReceiverStream::new(lines))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
+    let mut response = stream.into_response();
+    // Proxies must not collect a stream.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+type Out = mpsc::Sender<Result<Event, Infallible>>;
+
+async fn send_log(state: &AppState, mut target: Target, mut next: u64, out: &Out) -> ApiResult<()> {
+    let mut wake = state.store.wake();
+    let hello = Event::default().comment("connected").retry(Duration::from_secs(1));
+    if !send(out, hello).await {
+        return Ok(());
+    }
+    let attempt = loop {
+        wake.mark_unchanged();
+        match target.attempt {
+            Some(attempt) => break attempt,
+            None if target.finished => return end(out, next).await,
+            None => {}
+        }
+        let _ = tokio::time::timeout(IDLE, wake.changed()).await;
+        tokio::time::sleep(PACE).await;
+        match resolve(state, target.run, target.job.clone(), None).await? {
+            Some(now) => target = now,
+            None => return end(out, next).await,
+        }
+    };
+    loop {
+        wake.mark_unchanged();
+        let (reader, complete) = read(state, attempt).await?;
+        let lines = reader.page(next, BATCH).await.map_err(Failure::internal)?;
+        if let Some(last) = lines.last() {
+            next = last.n + 1;
+            let Ok(event) = Event::default().id(last.n.to_string()).json_data(&lines) else {
+                return Err(Failure::internal("a line can't be encoded"));
+            };
+            if !send(out, event).await {
+                return Ok(());
+            }
+        }
+        if next <= reader.lines() {
+            continue;
+        }
+        if complete {
+            return end(out, next).await;
+        }
+        tokio::select! {
+            () = state.logs.grown(attempt, reader.lines()) => {}
+            // The attempt may be over.
+            _ = wake.changed() => {}
+            () = tokio::time::sleep(IDLE) => {}
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+async fn end(out: &Out, next: u64) -> ApiResult<()> {
+    let last = next.saturating_sub(1).to_string();
+    send(out, Event::default().event("end").id(last).data("{}")).await;
+    Ok(())
+}
+
+async fn send(out: &Out, event: Event) -> bool {
+    matches!(tokio::time::timeout(STALL, out.send(Ok(event))).await, Ok(Ok(())))
 }

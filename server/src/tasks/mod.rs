@@ -4,6 +4,7 @@
 pub mod compile;
 pub mod deploy;
 pub mod leases;
+pub mod logs;
 pub mod outbox;
 pub mod refs;
 
@@ -17,6 +18,7 @@ pub fn start(state: &AppState, shutdown: &CancellationToken) -> TaskTracker {
     tasks.spawn(compile::run(state.clone(), shutdown.clone()));
     tasks.spawn(refs::run(state.clone(), shutdown.clone()));
     tasks.spawn(leases::run(state.clone(), shutdown.clone()));
+    tasks.spawn(logs::run(state.clone(), shutdown.clone()));
     tasks.spawn(outbox::run(state.clone(), shutdown.clone()));
     tasks.spawn(deploy::run(state.clone(), shutdown.clone()));
     tasks
