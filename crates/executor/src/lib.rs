@@ -23,6 +23,10 @@ mod protocol;
 pub mod reasons;
 mod session;
 mod shim;
+/// Compiled here for its tests only.
+#[cfg(test)]
+#[path = "../../shim/src/user.rs"]
+mod shim_user;
 mod steps;
 
 pub use docker::{BadSubnet, DockerConfig, DockerExecutor, Limits, Subnet};
@@ -35,6 +39,9 @@ pub use local::{LocalConfig, LocalExecutor};
 ///   (processes, containers, networks) is gone, however it ended. The workspace folder stays: its
 ///   owner collects artifacts and removes it.
 /// - Cancelling `cancel` ends the job within the grace period; the outcome is then `Cancelled`.
+/// - The job's own timeout is held here, counted from the call of `run`; the outcome is then
+///   `TimedOut`.
+/// - Dropping the future of `run` cancels the job and still removes everything, in the background.
 /// - When the process that holds the executor dies, what it started ends by itself.
 /// - `reconcile` may run beside `run`.
 #[async_trait]

@@ -206,3 +206,47 @@ async fn read_tail(mut stream: impl AsyncRead + Unpin) -> Vec<String> {
     }
     tail.lines()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shim_that_hears_nothing_ends_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = spawn(&shim::install(folder.path()).unwrap()).await.unwrap();
+        let script = "trap '' TERM; echo $$; sleep 1000; sleep 1000".to_owned();
+        let command = protocol::Command::Shell(script);
+        let request = protocol::Job {
+            nonce: session::nonce(),
+            workdir: String::new(),
+            own_workdir: false,
+            user: String::new(),
+            set_home: false,
+            grace_ms: 100_000,
+            deadman_ms: 500,
+            steps: vec![protocol::Step { number: 1, timeout_ms: 0, command, env: Vec::new() }],
+        };
+        // Its stdin stays open: this runner is frozen, not dead.
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(&request.encode()).await.unwrap();
+        let mut wire = Vec::new();
+        let mut output = child.stdout.take().unwrap();
+        timeout(Duration::from_secs(20), output.read_to_end(&mut wire)).await.unwrap().unwrap();
+        let mut frames = session::Frames::default();
+        frames.push(&wire);
+        let mut pid = String::new();
+        while let Some(frame) = frames.next().unwrap() {
+            match frame.news {
+                protocol::News::Stdout(bytes) => pid += &String::from_utf8_lossy(&bytes),
+                protocol::News::Sentinel(_) => panic!("a job that was abandoned is not confirmed"),
+                _ => {}
+            }
+        }
+        assert!(!pid.is_empty());
+        assert!(!PathBuf::from(format!("/proc/{}", pid.trim())).exists(), "{pid} lives");
+        drop(input);
+    }
+}

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use bollard::{Docker, models::ImageInspect, query_parameters::CreateImageOptionsBuilder};
+use bollard::{
+    Docker, auth::DockerCredentials, models::ImageInspect,
+    query_parameters::CreateImageOptionsBuilder,
+};
 use futures_util::{StreamExt, future::BoxFuture};
 use tokio::time::{Instant, timeout};
 
@@ -62,12 +65,13 @@ pub(crate) type Noted<'a> = &'a (dyn Fn(String) -> BoxFuture<'a, ()> + Send + Sy
 pub(crate) async fn pull(
     docker: &Docker,
     name: &str,
+    credentials: Option<DockerCredentials>,
     stall: Duration,
     note: Noted<'_>,
 ) -> Result<Image, Fault> {
     let (repository, tag) = split_tag(name);
     let options = CreateImageOptionsBuilder::default().from_image(repository).tag(tag).build();
-    let mut progress = docker.create_image(Some(options), None, None);
+    let mut progress = docker.create_image(Some(options), None, credentials);
     note(format!("Pulling {name}")).await;
     let started = Instant::now();
     let mut noted = started;

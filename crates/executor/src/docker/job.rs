@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Core,
     container::{self, Making, Running, WORKSPACE},
+    credentials,
     fault::Fault,
     image::{self, Image},
     labels,
@@ -138,7 +139,9 @@ impl Attempt {
                 Some(image) => image,
                 None => {
                     let note = |text| -> BoxFuture<'_, ()> { Box::pin(self.note(text)) };
-                    let pull = image::pull(docker, name, self.core.config.pull_stall, &note);
+                    let config = &self.core.config;
+                    let credentials = credentials::of(name, config.docker_config.as_deref()).await;
+                    let pull = image::pull(docker, name, credentials, config.pull_stall, &note);
                     self.unless_ended(pull).await??
                 }
             };

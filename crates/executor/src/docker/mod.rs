@@ -8,6 +8,7 @@
 //! the steps run and to its first owner again afterwards.
 
 mod container;
+mod credentials;
 mod fault;
 mod image;
 mod job;
@@ -36,7 +37,7 @@ use network::Networks;
 pub use subnet::{BadSubnet, Subnet};
 
 /// How long Docker may take to answer one request, in seconds.
-const ANSWER: u64 = 60;
+const ANSWER: u64 = 120;
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 
 /// How a [`DockerExecutor`] works.
@@ -52,6 +53,9 @@ pub struct DockerConfig {
     pub clock: Arc<dyn Clock>,
     /// `unix:///path/to/docker.sock`; without it `DOCKER_HOST` or the default socket.
     pub host: Option<String>,
+    /// The folder of the `config.json` that `docker login` writes; without it `DOCKER_CONFIG` or
+    /// `~/.docker`.
+    pub docker_config: Option<PathBuf>,
     /// What each container may use.
     pub limits: Limits,
     /// Addresses of our networks; must be free on this machine.
@@ -75,6 +79,7 @@ impl DockerConfig {
             data_dir: data_dir.into(),
             clock: Arc::new(SystemClock),
             host: None,
+            docker_config: None,
             limits: Limits::default(),
             network_range: Subnet::OURS,
             network_pool: 32,

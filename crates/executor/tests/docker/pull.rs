@@ -21,13 +21,19 @@ struct Registry {
 
 impl Registry {
     /// `None` where the program isn't installed and nobody demands it.
-    fn start(folder: &Path, test: &str) -> Option<Self> {
+    /// With `htpasswd`, only for who signs in.
+    fn start(folder: &Path, htpasswd: Option<&str>, test: &str) -> Option<Self> {
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
         let root = folder.join("registry");
+        let auth = htpasswd.map_or_else(String::new, |line| {
+            let file = folder.join("htpasswd");
+            fs::write(&file, line).unwrap();
+            format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display())
+        });
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '{address}'}}\n",
+             http: {{addr: '{address}'}}\n{auth}",
             root.display()
         );
         let file = folder.join("registry.yml");
@@ -71,7 +77,7 @@ fn free_port() -> u16 {
 async fn a_missing_image_is_pulled_once_and_the_log_says_so() {
     let test = "a_missing_image_is_pulled_once_and_the_log_says_so";
     let Some(stage) = Stage::set(test).await else { return };
-    let Some(registry) = Registry::start(stage.folder.path(), test) else { return };
+    let Some(registry) = Registry::start(stage.folder.path(), None, test) else { return };
     let name = format!("{}/team/tools:1.2", registry.address);
     docker(&["tag", BUSYBOX, &name]);
     docker(&["push", "-q", &name]);
@@ -90,6 +96,38 @@ async fn a_missing_image_is_pulled_once_and_the_log_says_so() {
     let seen = stage.run(spec(&missing, &["echo not reached"])).await;
     seen.is(Conclusion::Error, "image_not_found");
     assert!(seen.message().contains(&missing), "{}", seen.message());
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_private_image_is_pulled_with_what_docker_login_left() {
+    // htpasswd's line for the password "correct-horse".
+    const TESTER: &str = "tester:$2a$04$hlb2XUrsgIdo3RXIhBBS4uJLBArsZaocU9XDH5vSuTyTSiFGPWsjS\n";
+    let test = "a_private_image_is_pulled_with_what_docker_login_left";
+    let Some(stage) = Stage::set(test).await else { return };
+    let Some(registry) = Registry::start(stage.folder.path(), Some(TESTER), test) else { return };
+    let name = format!("{}/team/private:1", registry.address);
+    let login = stage.folder.path().join("login");
+    let config = login.display().to_string();
+    let arguments = ["login", "-u", "tester", "-p", "correct-horse", &registry.address];
+    docker(&[&["--config", &config], &arguments[..]].concat());
+    docker(&["tag", BUSYBOX, &name]);
+    docker(&["--config", &config, "push", "-q", &name]);
+    docker(&["rmi", &name]);
+
+    let stranger = stage.folder.path().join("stranger");
+    let stranger = Stage::set_with(test, |config| config.docker_config = Some(stranger)).await;
+    let Some(stranger) = stranger else { return };
+    let seen = stranger.run(spec(&name, &["echo not reached"])).await;
+    seen.is(Conclusion::Error, "registry_denied");
+    stranger.end().await;
+
+    let known = Stage::set_with(test, |config| config.docker_config = Some(login)).await;
+    let Some(known) = known else { return };
+    let seen = known.run(spec(&name, &["echo from the registry"])).await;
+    docker(&["rmi", &name]);
+    seen.succeeded();
+    known.end().await;
     stage.end().await;
 }
 
