@@ -152,7 +152,7 @@ mod tests {
         for (number, line) in page.lines().enumerate() {
             match &mut block {
                 None if line.trim_start().starts_with("```y") => {
-                    block = Some((number + 2, String::new()))
+                    block = Some((number + 2, String::new()));
                 }
                 Some(_) if line.trim_start().starts_with("```") => {
                     found.extend(

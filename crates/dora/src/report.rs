@@ -182,7 +182,7 @@ impl Report {
     #[must_use]
     pub fn new(facts: &Facts<'_>, window: &Window, scope: &Scope, now: Timestamp) -> Self {
         let sorted = Sorted::new(facts, scope);
-        let rows = sorted.rows();
+        let rows = sorted.rows(window);
         let mut metrics = Vec::new();
         for (name, mut rows) in rows {
             rows.sort_by(|a, b| {
@@ -306,9 +306,13 @@ fn deploy_days_per_week(
     let days: BTreeSet<i64> = deployed.iter().map(|(at, _)| window.day_of(*at)).collect();
     let first = week_of(window.day_of(Timestamp(window.since.0 - 1))) + 1;
     let last = week_of(window.day_of(window.until)) - 1;
-    let mut counts: Vec<u64> = (first..=last)
-        .map(|week| days.iter().filter(|day| week_of(**day) == week).count() as u64)
-        .collect();
+    let mut by_week: BTreeMap<i64, u64> = (first..=last).map(|week| (week, 0)).collect();
+    for day in days {
+        if let Some(count) = by_week.get_mut(&week_of(day)) {
+            *count += 1;
+        }
+    }
+    let mut counts: Vec<u64> = by_week.into_values().collect();
     counts.sort_unstable();
     exact_percentile(&counts, 50)
 }
@@ -366,7 +370,10 @@ impl<'f> Sorted<'f> {
         Self { deployments, incidents, failures }
     }
 
-    fn rows(&self) -> [(MetricName, Vec<Row>); 6] {
+    /// The rows of the window and of the one before it.
+    fn rows(&self, window: &Window) -> [(MetricName, Vec<Row>); 6] {
+        let (before, _) = window.previous();
+        let inside = |at: Timestamp| before <= at && at < window.until;
         let mut frequency = Vec::new();
         let mut lead = Vec::new();
         let mut fails = Vec::new();
@@ -376,6 +383,9 @@ impl<'f> Sorted<'f> {
             let role = Role::of(fact);
             let failure = self.failures.get(&fact.id);
             let at = fact.finished_at.unwrap_or(fact.created_at);
+            if !inside(at) {
+                continue;
+            }
             let row = |value, standing, reason| Row {
                 deployment: Some(fact.id),
                 incident: None,
@@ -399,7 +409,8 @@ impl<'f> Sorted<'f> {
                 lead_rows(fact, at, &mut lead);
             }
         }
-        let restores = self.incidents.values().map(|incident| restore_row(incident)).collect();
+        let recent = self.incidents.values().filter(|incident| inside(incident.impact_at));
+        let restores = recent.map(|incident| restore_row(incident)).collect();
         [
             (MetricName::DeploymentFrequency, frequency),
             (MetricName::ChangeLeadTime, lead),
