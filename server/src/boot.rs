@@ -43,6 +43,6 @@ pub async fn accept_runner_token(state: &AppState, file: &Path) -> anyhow::Resul
         file.display()
     );
     let now = state.clock.now();
-    state.store.add_registration_token(tokens::hash(token), now + FILE_TOKEN, now).await?;
+    state.store.add_registration_token(tokens::hash(token), now + FILE_TOKEN, None, now).await?;
     Ok(())
 }

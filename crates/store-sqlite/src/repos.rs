@@ -1,14 +1,14 @@
 //! Repositories and what was last seen of their refs.
 
 use async_trait::async_trait;
-use pipeyard_model::{HookId, RepoId, RepoName, Timestamp};
+use pipeyard_model::{HookId, RepoId, RepoName, Timestamp, UserId};
 use pipeyard_store::{
     StoreError, StoreResult,
     repos::{Forge, Repo, Repos},
 };
 
 use crate::{
-    SqliteStore,
+    SqliteStore, audit,
     column::{self, failed},
 };
 
@@ -73,7 +73,7 @@ impl TryFrom<Row> for Repo {
 
 #[async_trait]
 impl Repos for SqliteStore {
-    async fn add_repo(&self, repo: Repo) -> StoreResult<()> {
+    async fn add_repo(&self, repo: Repo, by: UserId) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 let name = repo.name.as_str();
@@ -110,10 +110,10 @@ impl Repos for SqliteStore {
                     code,
                     message
                 )
-                .execute(c)
+                .execute(&mut *c)
                 .await
                 .map_err(failed)?;
-                Ok(())
+                audit::record(c, Some(by), "repo.add", name, repo.created_at).await
             })
         })
         .await
@@ -145,7 +145,7 @@ impl Repos for SqliteStore {
         row.map(Repo::try_from).transpose()
     }
 
-    async fn remove_repo(&self, id: RepoId, now: Timestamp) -> StoreResult<()> {
+    async fn remove_repo(&self, id: RepoId, by: UserId, now: Timestamp) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 let text = id.to_string();
@@ -166,10 +166,10 @@ impl Repos for SqliteStore {
                     now.0,
                     text
                 )
-                .execute(c)
+                .execute(&mut *c)
                 .await
                 .map_err(failed)?;
-                Ok(())
+                audit::record(c, Some(by), "repo.remove", &text, now).await
             })
         })
         .await

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use pipeyard_api::views::RunnerView;
-use pipeyard_model::{RunnerId, Timestamp, job::JobEvent};
+use pipeyard_model::{RunnerId, Timestamp, UserId, job::JobEvent};
 use pipeyard_store::{
     StoreError, StoreResult,
     runners::{NewRunner, Runners},
 };
 
 use crate::{
-    SqliteStore,
+    SqliteStore, audit,
     column::{self, failed},
     events::{self, NewEvent},
     jobs::{Change, load_nodes},
@@ -28,6 +28,7 @@ impl Runners for SqliteStore {
         &self,
         hash: [u8; 32],
         expires_at: Timestamp,
+        by: Option<UserId>,
         now: Timestamp,
     ) -> StoreResult<()> {
         self.write(move |c| {
@@ -38,14 +39,18 @@ impl Runners for SqliteStore {
                     .map_err(failed)?;
                 let hash = hash.as_slice();
                 sqlx::query!(
-                    "INSERT INTO registration_tokens (hash, created_at, expires_at) VALUES (?, ?, ?)",
+                    "INSERT INTO registration_tokens (hash, created_at, expires_at) VALUES (?, ?, ?)
+                     ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at",
                     hash,
                     now.0,
                     expires_at.0
                 )
-                .execute(c)
+                .execute(&mut *c)
                 .await
                 .map_err(failed)?;
+                if by.is_some() {
+                    audit::record(c, by, "runner.token", "registration token", now).await?;
+                }
                 Ok(())
             })
         })
@@ -176,7 +181,7 @@ impl Runners for SqliteStore {
             .collect()
     }
 
-    async fn remove_runner(&self, id: RunnerId, now: Timestamp) -> StoreResult<()> {
+    async fn remove_runner(&self, id: RunnerId, by: UserId, now: Timestamp) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 let text = id.to_string();
@@ -191,6 +196,7 @@ impl Runners for SqliteStore {
                 if done.rows_affected() == 0 {
                     return Err(StoreError::not_found(format!("runner {id}")));
                 }
+                audit::record(c, Some(by), "runner.remove", &text, now).await?;
                 let nodes =
                     load_nodes!(c, "runner = ? AND state = 'running' ORDER BY run, position", text);
                 let moves = nodes.into_iter().map(|node| (node, JobEvent::RunnerLost)).collect();

@@ -17,7 +17,7 @@ use serde::Serialize;
 use sqlx::SqliteConnection;
 
 use crate::{
-    SqliteStore,
+    SqliteStore, audit,
     column::{self, failed},
     events::{self, NewEvent},
     intake::event_word,
@@ -384,15 +384,33 @@ impl Runs for SqliteStore {
     }
 
     async fn cancel_run(&self, id: RunId, by: UserId, now: Timestamp) -> StoreResult<()> {
-        self.write(move |c| Box::pin(cancel(c, id, by, now))).await
+        self.write(move |c| {
+            Box::pin(async move {
+                cancel(c, id, by, now).await?;
+                audit::record(c, Some(by), "run.cancel", &format!("run {id}"), now).await
+            })
+        })
+        .await
     }
 
-    async fn approve_run(&self, id: RunId, _by: UserId, now: Timestamp) -> StoreResult<()> {
-        self.write(move |c| Box::pin(approve(c, id, now))).await
+    async fn approve_run(&self, id: RunId, by: UserId, now: Timestamp) -> StoreResult<()> {
+        self.write(move |c| {
+            Box::pin(async move {
+                approve(c, id, now).await?;
+                audit::record(c, Some(by), "run.approve", &format!("run {id}"), now).await
+            })
+        })
+        .await
     }
 
-    async fn rerun(&self, id: RunId, failed: bool, _by: UserId, now: Timestamp) -> StoreResult<()> {
-        self.write(move |c| Box::pin(run_again(c, id, failed, now))).await
+    async fn rerun(&self, id: RunId, failed: bool, by: UserId, now: Timestamp) -> StoreResult<()> {
+        self.write(move |c| {
+            Box::pin(async move {
+                run_again(c, id, failed, now).await?;
+                audit::record(c, Some(by), "run.rerun", &format!("run {id}"), now).await
+            })
+        })
+        .await
     }
 
     async fn ready_deploys(&self, limit: u32) -> StoreResult<Vec<ReadyDeploy>> {

@@ -51,6 +51,18 @@ promises! {
         a_cancelled_run_ends,
         needs_are_kept,
         a_rerun_of_what_failed_keeps_what_passed;
+    kept:
+        the_present_attempt_keeps_artifacts,
+        a_new_attempt_begins_without_artifacts,
+        a_runs_state_is_told_to_its_forge,
+        a_failure_is_told_once;
+    people:
+        a_one_time_login_is_used_once,
+        a_credential_ends,
+        the_use_of_a_token_is_noted,
+        a_job_takes_its_repositorys_secrets,
+        a_change_is_in_the_audit_log,
+        every_privileged_verb_is_in_the_audit_log;
     intake:
         a_delivery_that_comes_50_times_counts_once,
         a_push_that_is_told_twice_counts_once,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use pipeyard_api::views::RunnerView;
-use pipeyard_model::{RunnerId, Timestamp};
+use pipeyard_model::{RunnerId, Timestamp, UserId};
 
 use crate::StoreResult;
 
@@ -24,11 +24,13 @@ pub struct NewRunner {
 /// Runners.
 #[async_trait]
 pub trait Runners {
-    /// Stores a registration token by its hash.
+    /// Stores a registration token by its hash; a known one gets the new end. `by` is absent for a
+    /// token that the server was started with.
     async fn add_registration_token(
         &self,
         hash: [u8; 32],
         expires_at: Timestamp,
+        by: Option<UserId>,
         now: Timestamp,
     ) -> StoreResult<()>;
     /// Registers a runner by a token that is neither unknown nor expired: conflict `bad_token`.
@@ -47,5 +49,5 @@ pub trait Runners {
     /// All that aren't removed, by name.
     async fn runners(&self, now: Timestamp) -> StoreResult<Vec<RunnerView>>;
     /// Its key is worth nothing from now on; its attempts end as lost at once.
-    async fn remove_runner(&self, id: RunnerId, now: Timestamp) -> StoreResult<()>;
+    async fn remove_runner(&self, id: RunnerId, by: UserId, now: Timestamp) -> StoreResult<()>;
 }

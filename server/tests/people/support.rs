@@ -9,7 +9,7 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use pipeyard_model::{
-    AttemptId, HookId, ManualClock, RepoId, RepoName, RequestId, RunId, RunnerId, Timestamp,
+    AttemptId, HookId, ManualClock, RepoId, RepoName, RequestId, RunId, RunnerId, Timestamp, UserId,
 };
 use pipeyard_pipelines::{Context, Source, compile};
 use pipeyard_server::{AppState, ServerConfig, http, tokens};
@@ -144,7 +144,7 @@ impl Server {
             created_at: NOW,
             problem: None,
         };
-        self.state.store.add_repo(repo).await.unwrap();
+        self.state.store.add_repo(repo, UserId::new()).await.unwrap();
         id
     }
 
@@ -175,7 +175,7 @@ impl Server {
     pub(crate) async fn add_runner(&self) -> RunnerId {
         let store = &self.state.store;
         store
-            .add_registration_token([9; 32], NOW + std::time::Duration::from_secs(60), NOW)
+            .add_registration_token([9; 32], NOW + std::time::Duration::from_secs(60), None, NOW)
             .await
             .unwrap();
         let runner = NewRunner {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use pipeyard_api::views::Event;
 use pipeyard_model::{
     Clock as _, EnvironmentName, HookId, ManualClock, NodeName, RepoId, RepoName, RequestId, RunId,
-    RunnerId, ServiceName,
+    RunnerId, ServiceName, UserId,
     plan::{
         DeploySpec, JobSpec, Node, NodeKind, Otherwise, Plan, ReleaseSource, StepSpec, Strategy,
     },
@@ -32,19 +32,22 @@ pub struct Made {
 pub async fn setup<S: Store + ?Sized>(store: &S, clock: &ManualClock) -> Made {
     let repo = RepoId::new();
     store
-        .add_repo(Repo {
-            id: repo,
-            name: RepoName::new("shop").unwrap(),
-            forge: Forge::Git,
-            url: "/srv/shop.git".into(),
-            credentials: None,
-            default_branch: "main".into(),
-            hook: HookId::new(),
-            hook_secret: vec![1, 2, 3],
-            forge_id: None,
-            created_at: clock.now(),
-            problem: None,
-        })
+        .add_repo(
+            Repo {
+                id: repo,
+                name: RepoName::new("shop").unwrap(),
+                forge: Forge::Git,
+                url: "/srv/shop.git".into(),
+                credentials: None,
+                default_branch: "main".into(),
+                hook: HookId::new(),
+                hook_secret: vec![1, 2, 3],
+                forge_id: None,
+                created_at: clock.now(),
+                problem: None,
+            },
+            UserId::new(),
+        )
         .await
         .unwrap();
     Made { repo, runner: runner(store, clock, "one", &[]).await }
@@ -60,7 +63,7 @@ pub async fn runner<S: Store + ?Sized>(
     let id = RunnerId::new();
     let token = *sha(&format!("token of {id}"));
     store
-        .add_registration_token(token, clock.now() + Duration::from_secs(60), clock.now())
+        .add_registration_token(token, clock.now() + Duration::from_secs(60), None, clock.now())
         .await
         .unwrap();
     let labels = labels.iter().map(|l| (*l).to_owned()).collect();

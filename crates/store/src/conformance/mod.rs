@@ -11,6 +11,7 @@ pub mod claims;
 pub mod deploys;
 pub mod ends;
 pub mod intake;
+pub mod kept;
 pub mod people;
 pub mod runners;
 pub mod runs;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use pipeyard_model::{RepoId, SecretName, Timestamp, TokenId};
+use pipeyard_model::{Clock as _, ManualClock, RepoId, SecretName, Timestamp, TokenId};
 
+use super::make::{one_job, runner, setup};
 use crate::{
-    StoreError,
-    accounts::{Accounts, CredentialKind, NewCredential},
-    secrets::{SealedSecret, Secrets},
+    Store, StoreError,
+    accounts::{CredentialKind, NewCredential},
+    secrets::SealedSecret,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -18,10 +19,8 @@ fn credential(kind: CredentialKind, hash: u8, expires_at: Option<Timestamp>) -> 
 }
 
 /// A one-time login signs in once, and only the newest one does.
-///
-/// # Panics
-/// When the store breaks the contract.
-pub async fn a_one_time_login_is_used_once<S: Accounts + Sync>(store: &S, now: Timestamp) {
+pub async fn a_one_time_login_is_used_once<S: Store>(store: &S, clock: &ManualClock) {
+    let now = clock.now();
     let admin = store.ensure_admin(now).await.expect("an administrator");
     assert_eq!(store.ensure_admin(now).await.expect("the same one"), admin);
     assert!(!store.anybody_signed_in().await.expect("nobody yet"));
@@ -53,10 +52,8 @@ pub async fn a_one_time_login_is_used_once<S: Accounts + Sync>(store: &S, now: T
 }
 
 /// Tokens and sessions end by time, by revocation and by clean-up.
-///
-/// # Panics
-/// When the store breaks the contract.
-pub async fn a_credential_ends<S: Accounts + Sync>(store: &S, now: Timestamp) {
+pub async fn a_credential_ends<S: Store>(store: &S, clock: &ManualClock) {
+    let now = clock.now();
     let admin = store.ensure_admin(now).await.expect("an administrator");
     let token = credential(CredentialKind::Token, 1, None);
     let short = credential(CredentialKind::Token, 2, Some(now + DAY));
@@ -84,10 +81,8 @@ pub async fn a_credential_ends<S: Accounts + Sync>(store: &S, now: Timestamp) {
 }
 
 /// Use is noted, but not at every request.
-///
-/// # Panics
-/// When the store breaks the contract.
-pub async fn the_use_of_a_token_is_noted<S: Accounts + Sync>(store: &S, now: Timestamp) {
+pub async fn the_use_of_a_token_is_noted<S: Store>(store: &S, clock: &ManualClock) {
+    let now = clock.now();
     let admin = store.ensure_admin(now).await.expect("an administrator");
     let token = credential(CredentialKind::Token, 1, None);
     store.add_credential(admin.id, token, now).await.expect("a token");
@@ -101,13 +96,8 @@ pub async fn the_use_of_a_token_is_noted<S: Accounts + Sync>(store: &S, now: Tim
 }
 
 /// A repository's own secret goes before the general one; missing ones are missing.
-///
-/// # Panics
-/// When the store breaks the contract.
-pub async fn a_job_takes_its_repositorys_secrets<S: Accounts + Secrets + Sync>(
-    store: &S,
-    now: Timestamp,
-) {
+pub async fn a_job_takes_its_repositorys_secrets<S: Store>(store: &S, clock: &ManualClock) {
+    let now = clock.now();
     let admin = store.ensure_admin(now).await.expect("an administrator");
     let (shop, other) = (RepoId::new(), RepoId::new());
     let name = |text: &str| SecretName::new(text).expect("a name");
@@ -143,10 +133,8 @@ pub async fn a_job_takes_its_repositorys_secrets<S: Accounts + Secrets + Sync>(
 }
 
 /// Privileged changes are in the audit log, newest first, and refused ones aren't.
-///
-/// # Panics
-/// When the store breaks the contract.
-pub async fn a_change_is_in_the_audit_log<S: Accounts + Secrets + Sync>(store: &S, now: Timestamp) {
+pub async fn a_change_is_in_the_audit_log<S: Store>(store: &S, clock: &ManualClock) {
+    let now = clock.now();
     let admin = store.ensure_admin(now).await.expect("an administrator");
     let name = SecretName::new("TOKEN").expect("a name");
     let secret = SealedSecret { name: name.clone(), repo: None, sealed: vec![1] };
@@ -161,4 +149,39 @@ pub async fn a_change_is_in_the_audit_log<S: Accounts + Secrets + Sync>(store: &
     assert_eq!(told, [("admin", "secret.remove", "TOKEN"), ("admin", "secret.set", "TOKEN")]);
     let rest = store.audit(Some(rows[0].seq), 200).await.expect("a list");
     assert_eq!(rest, rows[1..]);
+}
+
+/// Who cancelled, reran, added and removed is told as well.
+pub async fn every_privileged_verb_is_in_the_audit_log<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    let (now, by) = (clock.now(), store.ensure_admin(clock.now()).await.expect("somebody").id);
+    let run = one_job(store, clock, made.repo).await;
+    store.cancel_run(run, by, now).await.expect("cancelled");
+    store.cancel_run(run, by, now).await.expect_err("over already");
+    store.rerun(run, false, by, now).await.expect("run again");
+    let end = now + DAY;
+    store.add_registration_token([7; 32], end, Some(by), now).await.expect("a token");
+    // A server that is started again with the same token file says so again, and tells nobody.
+    store.add_registration_token([7; 32], end, None, now).await.expect("the same token");
+    let two = runner(store, clock, "two", &[]).await;
+    store.remove_runner(two, by, now).await.expect("removed");
+    store.remove_repo(made.repo, by, now).await.expect("removed");
+    store.set_forge_token(made.repo, None, by, now).await.expect("removed");
+    let rows = store.audit(None, 200).await.expect("a list");
+    let told: Vec<_> = rows
+        .iter()
+        .rev()
+        .filter(|row| row.actor == "admin")
+        .map(|row| row.action.as_str())
+        .collect();
+    let expected = [
+        "run.cancel",
+        "run.rerun",
+        "runner.token",
+        "runner.remove",
+        "repo.remove",
+        "forge_token.remove",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(rows.last().map(|row| row.action.as_str()), Some("repo.add"));
 }

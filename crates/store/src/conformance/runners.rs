@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipeyard_model::{Clock as _, Epoch, ManualClock, RequestId, RunnerId};
+use pipeyard_model::{Clock as _, Epoch, ManualClock, RequestId, RunnerId, UserId};
 
 use super::{
     claims::is_conflict,
@@ -25,7 +25,7 @@ pub async fn a_registration_needs_a_live_token<S: Store>(store: &S, clock: &Manu
     let token = *sha("token");
     is_conflict(store.register_runner(token, new(*sha("k1")), clock.now()).await, "bad_token");
     store
-        .add_registration_token(token, clock.now() + Duration::from_secs(60), clock.now())
+        .add_registration_token(token, clock.now() + Duration::from_secs(60), None, clock.now())
         .await
         .unwrap();
     let runner = new(*sha("k2"));
@@ -58,9 +58,9 @@ pub async fn a_removed_runner_loses_its_jobs_at_once<S: Store>(store: &S, clock:
     let made = setup(store, clock).await;
     one_job(store, clock, made.repo).await;
     claim(store, clock, made.runner).await;
-    store.remove_runner(made.runner, clock.now()).await.unwrap();
+    store.remove_runner(made.runner, UserId::new(), clock.now()).await.unwrap();
     assert!(matches!(
-        store.remove_runner(made.runner, clock.now()).await,
+        store.remove_runner(made.runner, UserId::new(), clock.now()).await,
         Err(StoreError::NotFound { .. })
     ));
     assert_eq!(

@@ -162,15 +162,15 @@ pub async fn a_removed_repository_leaves_its_runs<S: Store>(store: &S, clock: &M
     let made = setup(store, clock).await;
     let id = run(store, clock, made.repo, vec![job("test", |_| {})]).await;
     let repo = store.repo(made.repo).await.unwrap().unwrap();
-    is_conflict(store.add_repo(repo.clone()).await, "name_taken");
+    is_conflict(store.add_repo(repo.clone(), UserId::new()).await, "name_taken");
     let problem = Some(("cannot_fetch".to_owned(), "no route".to_owned()));
     store.set_repo_problem(made.repo, problem.clone()).await.unwrap();
     assert_eq!(store.repo_by_name(&repo.name).await.unwrap().unwrap().problem, problem);
     store.set_repo_forge_id(made.repo, 42).await.unwrap();
     assert_eq!(store.repo_by_hook(repo.hook).await.unwrap().unwrap().forge_id, Some(42));
-    store.remove_repo(made.repo, clock.now()).await.unwrap();
+    store.remove_repo(made.repo, UserId::new(), clock.now()).await.unwrap();
     assert!(matches!(
-        store.remove_repo(made.repo, clock.now()).await,
+        store.remove_repo(made.repo, UserId::new(), clock.now()).await,
         Err(StoreError::NotFound { .. })
     ));
     assert!(store.repo_by_hook(repo.hook).await.unwrap().is_none());
@@ -181,5 +181,5 @@ pub async fn a_removed_repository_leaves_its_runs<S: Store>(store: &S, clock: &M
         hook: pipeyard_model::HookId::new(),
         ..repo
     };
-    store.add_repo(again).await.unwrap();
+    store.add_repo(again, UserId::new()).await.unwrap();
 }
