@@ -75,7 +75,10 @@ impl<'a> Checker<'_, 'a> {
                 section.what,
                 field.node.kind.words()
             );
-            self.report.error(Code::P102, field.span(), what).allowed(section.names());
+            let found = self.report.error(Code::P102, field.span(), what).allowed(section.names());
+            if matches!(field.node.kind, Kind::List(_)) {
+                found.help("write its keys without dashes");
+            }
             return None;
         };
         let mut found = Vec::with_capacity(entries.len().min(section.keys.len()));
@@ -86,7 +89,8 @@ impl<'a> Checker<'_, 'a> {
                 found.push((key.name, Field { key: entry.key.span, node: &entry.value }));
             } else if !(section.path.is_empty() && name.starts_with("x-")) {
                 let message = format!("{} has no key {}", section.what, quote(name));
-                let hint = foreign(section.path, name);
+                let hint =
+                    foreign(section.path, name).or_else(|| misplaced_job(section, &entry.value));
                 let diagnostic =
                     self.report.error(Code::P101, entry.key.span, message).allowed(section.names());
                 match hint {
@@ -239,7 +243,13 @@ impl<'a> Checker<'_, 'a> {
                     (&*entry.key.text, Field { key: entry.key.span, node: rc(&entry.value) })
                 })
                 .collect(),
-            Kind::Null | Kind::Text { .. } | Kind::List(_) | Kind::Broken => {
+            Kind::List(_) => {
+                let message = format!("{what} is expected, and here is a list");
+                let found = self.report.error(Code::P102, field.span(), message);
+                found.help("write each as `NAME:` with its value, without dashes");
+                Vec::new()
+            }
+            Kind::Null | Kind::Text { .. } | Kind::Broken => {
                 self.wrong_kind(field, what);
                 Vec::new()
             }
@@ -294,6 +304,15 @@ impl<'a> Checker<'_, 'a> {
         let diagnostic = self.report.error(code, span, message).allowed(words.iter().copied());
         diagnostic.suggestion = near;
     }
+}
+
+/// What to say about an unknown key at the top that looks like a job.
+fn misplaced_job(section: &Section, value: &Node<'_>) -> Option<&'static str> {
+    let Kind::Map(entries) = &value.kind else { return None };
+    let job = entries
+        .iter()
+        .any(|entry| matches!(&*entry.key.text, "image" | "run" | "script" | "steps"));
+    (section.path.is_empty() && job).then_some("if this is a job, indent it below `jobs:`")
 }
 
 fn rc<'t, 'a>(node: &'t Rc<Node<'a>>) -> &'t Node<'a> {

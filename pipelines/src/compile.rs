@@ -257,6 +257,17 @@ impl<'a> Checker<'_, 'a> {
                 .allowed(section.names());
             return Head { name: (raw, name), needs: Vec::new(), fields: None };
         }
+        if matches!(field.node.kind, Kind::Text { .. }) && section.names().any(|key| key == raw) {
+            let message = format!(
+                "{} is a key of {}, and here it stands beside one",
+                quote(raw),
+                section.what
+            );
+            self.report
+                .error(Code::P102, field.key, message)
+                .help("indent it further than the name above it");
+            return Head { name: (raw, name), needs: Vec::new(), fields: None };
+        }
         let fields = self.fields(field, section);
         let needs = match fields.as_ref().and_then(|fields| fields.get("needs")) {
             Some(field) => self.texts(field, "the name of a job or deploy", MAX_NEEDS),

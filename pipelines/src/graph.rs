@@ -74,25 +74,17 @@ impl Checker<'_, '_> {
                         self.report.warning(Code::P219, span, message).help("remove one of them");
                     }
                     None => {
-                        let near = if suggestions < MAX_SUGGESTIONS {
-                            suggestions += 1;
-                            nearest(
-                                name,
-                                drafts
-                                    .iter()
-                                    .map(|draft| draft.raw)
-                                    .filter(|raw| *raw != draft.raw),
-                            )
-                        } else {
-                            None
-                        };
+                        // Only names that can be one: the others may hold control characters.
+                        let others = drafts.iter().filter(|other| other.name.is_some());
+                        let others = others.map(|other| other.raw).filter(|raw| *raw != draft.raw);
                         let message = format!("{} is neither a job nor a deploy", quote(name));
                         let diagnostic = self.report.error(Code::P203, span, message);
-                        diagnostic.suggestion = near.map(str::to_owned);
+                        if suggestions < MAX_SUGGESTIONS {
+                            suggestions += 1;
+                            diagnostic.nearest(name, others.clone());
+                        }
                         if drafts.len() <= 12 {
-                            diagnostic.allowed(
-                                drafts.iter().map(|d| d.raw).filter(|raw| *raw != draft.raw),
-                            );
+                            diagnostic.allowed(others);
                         }
                     }
                 }

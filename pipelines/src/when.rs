@@ -57,6 +57,16 @@ impl<'a> Checker<'_, 'a> {
         if field.is_null() {
             return Branches::Any;
         }
+        if let Kind::Map(_) = &field.node.kind {
+            self.report
+                .error(
+                    Code::P102,
+                    field.span(),
+                    "a branch or a list of branches is expected, and here is a map",
+                )
+                .help("write the branches right after the event: `push: [main, release/*]`");
+            return Branches::Any;
+        }
         let mut patterns = Vec::new();
         for (text, span) in self.texts(field, "a branch or a pattern of branches", MAX_PATTERNS) {
             let wrong = if text.starts_with('!') {

@@ -479,7 +479,19 @@ fn blame(text: &str, at: usize, kind: &ErrorKind) -> (usize, String, Option<&'st
         }
         ErrorKind::SimpleKeyExpected => {
             let noticed = if at > line_start + indent(line) { line_start } else { before };
-            let start = noticed + indent(text[noticed..].lines().next().unwrap_or(""));
+            let shown = text[noticed..].lines().next().unwrap_or("");
+            let start = noticed + indent(shown);
+            let mut above = shown;
+            if noticed == line_start {
+                above = text[before..].lines().next().unwrap_or("");
+            }
+            if above.trim_end().ends_with(['|', '>']) {
+                let message = "this text is not below the `|` or `>` that announces it".to_owned();
+                let below = text[noticed..].find('\n').map_or(start, |end| noticed + end + 1);
+                let next = text[below..].lines().next().unwrap_or("");
+                let first = if noticed == line_start { start } else { below + indent(next) };
+                return (first, message, Some("indent every line of it further than its key"));
+            }
             (start, said.0, said.1)
         }
         ErrorKind::InvalidColonPlacement

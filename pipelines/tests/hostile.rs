@@ -138,6 +138,9 @@ fn text_from_strangers_reaches_neither_scripts_nor_the_terminal() {
     let branch = "jobs:\n  a:\n    image: a:${commit.branch}\n    run: b\n";
     let compiled = compile(&Source::new(".pipeyard.yml", branch), &context);
     assert_eq!(compiled.diagnostics[0].code, Code::P208);
+    check(
+        "jobs:\n  \"(\\tpackage\": {image: a, run: b}\n  b: {image: a, run: b, needs: package}\n",
+    );
     check("jobs:\n  \"a\\e[2J\\u202e\": {image: \"\\e]0;x\\a\", run: x}\n");
     check("jobs:\n  a\u{1b}[2J: {image: b\u{202e}, run: x}\n");
 }
