@@ -44,6 +44,7 @@ lint: web ## Check format, lints, crate boundaries and types.
 	cargo fmt --all --check
 	cargo fmt --manifest-path crates/shim/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --manifest-path crates/shim/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/shim -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
 	  else echo "cargo-deny isn't installed: licences not checked; the arrows are held by xtask's test all the same"; fi
 	npm --prefix web run check
