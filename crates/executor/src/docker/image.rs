@@ -28,6 +28,14 @@ pub(crate) struct Image {
     pub(crate) port: Option<u16>,
 }
 
+impl Image {
+    /// What a tag means today, for who wants the same again tomorrow.
+    pub(crate) fn describe(&self, name: &str) -> String {
+        let digits = self.id.strip_prefix("sha256:").unwrap_or(&self.id);
+        format!("{name} ({})", digits.get(..12).unwrap_or(digits))
+    }
+}
+
 /// Checks that `name` can be an image's name: it becomes part of a request's path.
 pub(crate) fn check_name(name: &str) -> Result<(), Fault> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._/:@-".contains(&b);

@@ -109,6 +109,7 @@ impl Attempt {
             return Err(Fault::new("too_many_services", message).into());
         }
         let images = self.images().await?;
+        self.note(format!("Image {}", images[&spec.image].describe(&spec.image))).await;
         let network = if spec.services.is_empty() {
             self.core.networks.shared().await?
         } else {

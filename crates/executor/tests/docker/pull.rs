@@ -90,7 +90,7 @@ async fn a_missing_image_is_pulled_once_and_the_log_says_so() {
     assert!(notes.contains(&format!("Pulling {name}").as_str()), "{notes:?}");
     assert!(notes.iter().any(|note| note.starts_with(&format!("Pulled {name} in "))), "{notes:?}");
     again.succeeded();
-    assert!(again.notes().is_empty(), "{:?}", again.notes());
+    assert!(!again.notes().iter().any(|note| note.contains("Pull")), "{:?}", again.notes());
 
     let missing = format!("{}/team/tools:none", registry.address);
     let seen = stage.run(spec(&missing, &["echo not reached"])).await;
