@@ -26,6 +26,8 @@ enum Command {
     Up(up::Up),
     /// Run the server: webhooks, API and web UI.
     Server(roles::Server),
+    /// Run a runner: it claims jobs and executes them.
+    Runner(roles::Runner),
     /// Run the embedded CodeDeploy.
     Fleet(roles::Fleet),
     /// Run the weighted proxy in front of deployed services.
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         let ended = match args.command {
             Command::Up(it) => it.main().await,
             Command::Server(it) => it.main().await,
+            Command::Runner(it) => it.main(args.global.server).await,
             Command::Fleet(it) => it.main().await,
             Command::Proxy(it) => it.main().await,
             Command::LoginCode(it) => it.main().await,

@@ -4,7 +4,9 @@ use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use pipeyard_fleet::{FleetConfig, proxy::ProxyConfig};
+use pipeyard_runner::RunnerConfig;
 use pipeyard_server::{ServerConfig, boot, http::login};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::{
@@ -195,4 +197,63 @@ impl Proxy {
         let config: ProxyConfig = self.file.settings("proxy", given)?;
         pipeyard_fleet::proxy::run(config, shutdown_signal()?).await
     }
+}
+
+/// Run a runner.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Runner {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Identity, journals, workspaces.
+    #[arg(long, env = "PIPEYARD_RUNNER_DATA")]
+    data: Option<PathBuf>,
+    /// The registration token; needed once.
+    #[arg(long, env = "PIPEYARD_RUNNER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Shown to people.
+    #[arg(long, env = "PIPEYARD_RUNNER_NAME")]
+    name: Option<String>,
+    /// Jobs at a time.
+    #[arg(long, env = "PIPEYARD_SLOTS")]
+    slots: Option<u32>,
+    /// `docker` or `local`.
+    #[arg(long, env = "PIPEYARD_EXECUTOR")]
+    executor: Option<String>,
+    /// Labels that jobs can ask for; may be repeated.
+    #[arg(long = "label")]
+    labels: Vec<String>,
+}
+
+impl Runner {
+    /// `server` is the global option of that name.
+    pub(crate) async fn main(self, server: Option<String>) -> anyhow::Result<()> {
+        init_logs();
+        let labels = (!self.labels.is_empty()).then_some(self.labels);
+        let given = Given::default()
+            .with("server", server)
+            .with("data_dir", text(&self.data))
+            .with("token_file", text(&self.token_file))
+            .with("name", self.name)
+            .with("slots", self.slots)
+            .with("executor", self.executor)
+            .with("labels", labels)
+            .table();
+        let config: RunnerConfig = self.file.settings("runner", given)?;
+        let drain = shutdown_signal()?;
+        pipeyard_runner::run(config, drain.clone(), second_signal(drain)).await
+    }
+}
+
+/// Cancelled by the second signal, or when a bound process's parent is gone.
+fn second_signal(first: CancellationToken) -> CancellationToken {
+    let second = CancellationToken::new();
+    let cancel = second.clone();
+    tokio::spawn(async move {
+        first.cancelled().await;
+        if let Ok(again) = shutdown_signal() {
+            again.cancelled().await;
+        }
+        cancel.cancel();
+    });
+    second
 }

@@ -1,1 +1,106 @@
-//! LEAD IS WRITING THIS CRATE (runner/). Engineer queue: leave it to the lead; finish the server side, its tests, the conformance suite and the queue bench.
+//! The runner: claims jobs from a server, executes them, ships their logs.
+//!
+//! It only dials out. Every write names the attempt that it belongs to, so that a runner which
+//! comes back late changes nothing. Output is on this machine's disk before it is sent; what was
+//! journaled survives the death of this process and reaches the server with the next start.
+//!
+//! It knows no store, no YAML and no forge: the server compiled the job, and the commit comes from
+//! the server's mirror with a password that dies with the attempt.
+
+mod artifacts;
+mod attempt;
+mod claim;
+pub mod config;
+mod framer;
+mod heartbeat;
+mod identity;
+mod journal;
+mod live;
+mod protocol;
+mod recover;
+mod shipper;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use pipeyard_executor::{DockerConfig, DockerExecutor, Executor, LocalConfig, LocalExecutor};
+use pipeyard_model::{Clock, SystemClock};
+use tokio_util::sync::CancellationToken;
+
+pub use config::{ExecutorKind, RunnerConfig};
+
+use crate::{identity::Identity, live::Live, protocol::Server};
+
+/// What the parts of a runner share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<RunnerConfig>,
+    pub(crate) server: Server,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) live: Arc<Live>,
+}
+
+/// Runs until `drain`, then finishes the jobs in work and takes no new ones; `cancel` ends those
+/// too.
+///
+/// # Errors
+/// When the runner can't register or its executor can't work.
+pub async fn run(
+    config: RunnerConfig,
+    drain: CancellationToken,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("failed to make {}", config.data_dir.display()))?;
+    let data_dir = std::fs::canonicalize(&config.data_dir)?;
+    let config = Arc::new(RunnerConfig { data_dir, ..config });
+    let _lock = identity::lock(&config.data_dir)?;
+    let server = Server::new(&config.server)?;
+    let identity = tokio::select! {
+        identity = identity::load_or_register(&config, &server) => Arc::new(identity?),
+        () = drain.cancelled() => return Ok(()),
+    };
+    let server = server.with_key(&identity.key);
+    let executor = executor(&config, &identity).await?;
+    let shared = Shared {
+        config,
+        server,
+        identity,
+        executor,
+        clock: Arc::new(SystemClock),
+        live: Arc::default(),
+    };
+    let removed = shared.executor.reconcile(&[]).await?;
+    if removed > 0 {
+        tracing::info!(removed, "removed what an earlier process left behind");
+    }
+    let stop_helpers = CancellationToken::new();
+    let recover = tokio::spawn(recover::run(shared.clone(), stop_helpers.clone()));
+    let heart = tokio::spawn(heartbeat::run(shared.clone(), stop_helpers.clone()));
+    tracing::info!(runner.id = %shared.identity.runner, server = %shared.config.server, slots = shared.config.slots, "the runner takes jobs");
+    claim::run(&shared, &drain, &cancel).await;
+    stop_helpers.cancel();
+    for helper in [recover, heart] {
+        let _ = helper.await;
+    }
+    Ok(())
+}
+
+async fn executor(
+    config: &RunnerConfig,
+    identity: &Identity,
+) -> anyhow::Result<Arc<dyn Executor>> {
+    let executor: Arc<dyn Executor> = match config.executor {
+        ExecutorKind::Docker => {
+            let mut docker = DockerConfig::new(identity.installation, &config.data_dir);
+            docker.host.clone_from(&config.docker_host);
+            Arc::new(DockerExecutor::connect(docker).await?)
+        }
+        ExecutorKind::Local => Arc::new(LocalExecutor::new(LocalConfig::new(&config.data_dir))?),
+    };
+    let found = executor.check().await?;
+    tracing::info!(executor = %found, "jobs can run here");
+    Ok(executor)
+}

@@ -1,0 +1,344 @@
+//! One attempt, from its claim to its finish.
+//!
+//! The order at the end is fixed: everything that the job made is gone, artifacts are kept, the log
+//! is whole at the server, then the attempt is finished. A finish that was acknowledged therefore
+//! stands for all of it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use pipeyard_api::runner::{
+    ClaimedJob, FinishRequest, ReasonView, StepEnd, StepReport, StepsRequest,
+};
+use pipeyard_executor::{JobEvent, JobOutcome, JobRun, Reason, SecretValue, StepExit};
+use pipeyard_git::{BasicAuth, Sha};
+use pipeyard_mask::Masker;
+use pipeyard_model::{AttemptId, Conclusion};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Shared, artifacts,
+    framer::Framer,
+    journal::Journal,
+    live::EndBecause,
+    protocol::{CallError, Server},
+    shipper::{self, Shipped},
+};
+
+/// How long a checkout may take.
+const CHECKOUT: Duration = Duration::from_secs(600);
+/// The pause after a failed call; it doubles up to the second value.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Events that may wait; beyond it the job's output waits.
+const EVENTS: usize = 256;
+/// How long a call that reports may take.
+const CALL: Duration = Duration::from_secs(20);
+
+/// The attempts' folders.
+pub(crate) fn folder(data: &Path, attempt: AttemptId) -> PathBuf {
+    data.join("attempts").join(format!("{}-{}", attempt.job, attempt.epoch))
+}
+
+/// Runs a claimed job and reports its end.
+pub(crate) async fn run(shared: &Shared, claimed: ClaimedJob, stop: CancellationToken) {
+    let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
+    let dir = folder(&shared.config.data_dir, attempt);
+    tracing::info!(job.id = %attempt.job, epoch = attempt.epoch.0, run = claimed.run.0, job = %claimed.name, "the attempt begins");
+    let outcome = match begin(&dir) {
+        Ok(journal) => execute(shared, claimed, &dir, journal, stop).await,
+        Err(error) => {
+            let message = format!("the runner can't write to its folder: {error}; free its disk");
+            let outcome = failed(Conclusion::Error, "runner_disk", message);
+            finish(&shared.server, attempt, &finish_request(shared, outcome, 0, &no_mask())).await;
+            return;
+        }
+    };
+    tracing::info!(job.id = %attempt.job, epoch = attempt.epoch.0, conclusion = %outcome, "the attempt is over");
+    remove(&dir).await;
+}
+
+fn begin(dir: &Path) -> std::io::Result<Journal> {
+    std::fs::create_dir_all(dir)?;
+    Journal::create(dir)
+}
+
+/// Removes an attempt's folder; what can't be removed now is tried again later.
+pub(crate) async fn remove(dir: &Path) {
+    if let Err(error) = tokio::fs::remove_dir_all(dir).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(dir = %dir.display(), %error, "a workspace can't be removed yet");
+    }
+}
+
+async fn execute(
+    shared: &Shared,
+    claimed: ClaimedJob,
+    dir: &Path,
+    journal: Journal,
+    stop: CancellationToken,
+) -> Conclusion {
+    let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
+    let masker = Masker::new(claimed.secrets.values().map(String::as_str).chain([claimed.checkout.token.as_str()]));
+    let written = journal.written();
+    let ship = {
+        let (server, dir) = (shared.server.clone(), dir.to_path_buf());
+        tokio::spawn(async move { shipper::ship(&server, attempt, &dir, written).await })
+    };
+    let (reports, receiver) = mpsc::channel(64);
+    let report = tokio::spawn(report_steps(shared.server.clone(), attempt, receiver));
+    let mut log = Log { framer: Framer::new(masker.clone()), journal, lines: Vec::new(), problem: None };
+
+    let mut outcome = job(shared, &claimed, dir, &mut log, reports, &stop).await;
+    match shared.live.because(attempt) {
+        Some(EndBecause::Stopping) => {
+            outcome = failed(Conclusion::Error, "runner_lost", "the runner was stopped".into());
+        }
+        Some(EndBecause::Cancelled) if !outcome.conclusion.is_success() => {
+            outcome.conclusion = Conclusion::Cancelled;
+        }
+        Some(EndBecause::Cancelled | EndBecause::Stale) | None => {}
+    }
+    if let Some(reason) = &outcome.reason {
+        if reason.code == "docker_unavailable" {
+            shared.live.suspect_executor();
+        }
+        log.note(shared, &format!("{}: {}", reason.code, reason.message));
+    }
+    log.end();
+    let bytes = log.journal.complete();
+    let stale = shared.live.because(attempt) == Some(EndBecause::Stale);
+    if stale {
+        ship.abort();
+        report.abort();
+        return outcome.conclusion;
+    }
+    let _ = report.await;
+    let log_bytes = match ship.await {
+        Ok(Ok(Shipped::All)) => bytes,
+        Ok(Ok(Shipped::Stale)) => return outcome.conclusion,
+        Ok(Ok(Shipped::Refused(cause))) => {
+            let message = format!("the server refused the rest of the log: {cause}");
+            tracing::error!(attempt = %attempt, %message);
+            outcome = failed(Conclusion::Error, "log_refused", message);
+            0
+        }
+        Ok(Err(error)) => {
+            outcome = failed(Conclusion::Error, "runner_disk", format!("the journal can't be read: {error}"));
+            0
+        }
+        Err(_) => return outcome.conclusion,
+    };
+    let conclusion = outcome.conclusion;
+    finish(&shared.server, attempt, &finish_request(shared, outcome, log_bytes, &masker)).await;
+    conclusion
+}
+
+/// Checkout, steps, artifacts.
+async fn job(
+    shared: &Shared,
+    claimed: &ClaimedJob,
+    dir: &Path,
+    log: &mut Log,
+    reports: mpsc::Sender<StepReport>,
+    stop: &CancellationToken,
+) -> JobOutcome {
+    let workspace = dir.join("workspace");
+    log.note(shared, &format!("{} on runner {}: checking out {}", claimed.name, shared.config.name, claimed.checkout.sha));
+    let checkout = checkout(shared, claimed, &workspace);
+    let checked_out = tokio::select! {
+        done = checkout => done,
+        () = stop.cancelled() => return failed(Conclusion::Cancelled, "cancelled", "ended during the checkout".into()),
+    };
+    if let Err(outcome) = checked_out {
+        return outcome;
+    }
+    let run = JobRun {
+        attempt: AttemptId { job: claimed.job, epoch: claimed.epoch },
+        installation: shared.identity.installation,
+        spec: claimed.spec.clone(),
+        workspace: workspace.clone(),
+        env: claimed.env.clone(),
+        secrets: claimed.secrets.iter().map(|(k, v)| (k.clone(), SecretValue(v.clone()))).collect(),
+    };
+    let (events, mut incoming) = mpsc::channel(EVENTS);
+    let cancel = stop.child_token();
+    let running = shared.executor.run(run, events, cancel.clone());
+    let pump = async {
+        let mut batch = Vec::with_capacity(EVENTS);
+        while incoming.recv_many(&mut batch, EVENTS).await > 0 {
+            for event in batch.drain(..) {
+                log.event(event, &reports).await;
+            }
+            log.write();
+            if log.problem.is_some() {
+                // Goes on to read, so that the executor isn't held up while it ends the job.
+                cancel.cancel();
+            }
+        }
+    };
+    let (outcome, ()) = tokio::join!(running, pump);
+    if let Some(problem) = &log.problem {
+        return failed(Conclusion::Error, "runner_disk", format!("the log can't be written: {problem}; free the runner's disk"));
+    }
+    if !outcome.conclusion.is_success() || claimed.spec.artifacts.is_empty() {
+        return outcome;
+    }
+    let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
+    let kept = tokio::select! {
+        kept = artifacts::keep(&shared.server, attempt, &workspace, &claimed.spec.artifacts) => kept,
+        () = stop.cancelled() => return failed(Conclusion::Cancelled, "cancelled", "ended while artifacts were kept".into()),
+    };
+    match kept {
+        Ok(kept) => {
+            for line in kept {
+                log.note(shared, &line);
+            }
+            outcome
+        }
+        Err(problem) => failed(problem.conclusion, problem.code, problem.message),
+    }
+}
+
+async fn checkout(shared: &Shared, claimed: &ClaimedJob, workspace: &Path) -> Result<(), JobOutcome> {
+    let error = |message: String| failed(Conclusion::Error, "checkout_failed", message);
+    let sha: Sha = claimed.checkout.sha.parse().map_err(|_| error("the commit's SHA isn't one".into()))?;
+    let auth = BasicAuth { user: "attempt".into(), password: claimed.checkout.token.clone() };
+    let url = shared.server.url(&claimed.checkout.path);
+    let limit = CHECKOUT.min(claimed.spec.timeout);
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        match pipeyard_git::checkout(&url, &auth, &sha, workspace, limit).await {
+            Ok(()) => return Ok(()),
+            Err(cause) if tried < 3 => {
+                tracing::warn!(%cause, "the checkout failed; trying again");
+                remove(workspace).await;
+                tokio::time::sleep(Duration::from_secs(tried)).await;
+            }
+            Err(cause) => return Err(error(format!("failed to check out {sha}: {cause}"))),
+        }
+    }
+}
+
+/// The log on its way to the journal.
+struct Log {
+    framer: Framer,
+    journal: Journal,
+    lines: Vec<u8>,
+    problem: Option<String>,
+}
+
+impl Log {
+    fn note(&mut self, shared: &Shared, text: &str) {
+        self.framer.note(shared.clock.now(), text, &mut self.lines);
+        self.write();
+    }
+
+    async fn event(&mut self, event: JobEvent, reports: &mpsc::Sender<StepReport>) {
+        match event {
+            JobEvent::Note { at, text } => self.framer.note(at, &text, &mut self.lines),
+            JobEvent::Output { step, stream, at, bytes } => {
+                self.framer.push(step, stream, at, &bytes, &mut self.lines);
+            }
+            JobEvent::StepStarted { step, at } => {
+                let _ = reports.send(StepReport { step, started_at: at, finished: None }).await;
+            }
+            JobEvent::StepFinished { step, at, exit } => {
+                self.framer.finish_step(step, &mut self.lines);
+                let (conclusion, exit_code) = match exit {
+                    StepExit::Code(0) => (Conclusion::Success, Some(0)),
+                    StepExit::Code(code) => (Conclusion::Failure, Some(code)),
+                    StepExit::Signal(_) => (Conclusion::Failure, None),
+                    StepExit::TimedOut => (Conclusion::TimedOut, None),
+                    StepExit::Cancelled => (Conclusion::Cancelled, None),
+                };
+                let end = StepEnd { at, conclusion, exit_code };
+                // The start was reported before; the server keeps the earlier time.
+                let _ = reports.send(StepReport { step, started_at: at, finished: Some(end) }).await;
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        if self.problem.is_none()
+            && let Err(error) = self.journal.append(&self.lines)
+        {
+            self.problem = Some(error.to_string());
+        }
+        self.lines.clear();
+    }
+
+    fn end(&mut self) {
+        self.framer.finish(&mut self.lines);
+        self.write();
+    }
+}
+
+/// Reports progress of steps, the latest of each, until the job is over.
+async fn report_steps(server: Server, attempt: AttemptId, mut reports: mpsc::Receiver<StepReport>) {
+    let path = format!("/api/runner/jobs/{}/{}/steps", attempt.job, attempt.epoch);
+    let mut batch: Vec<StepReport> = Vec::new();
+    while reports.recv_many(&mut batch, 64).await > 0 {
+        let mut steps: Vec<StepReport> = Vec::new();
+        for report in batch.drain(..) {
+            match steps.iter_mut().find(|s| s.step == report.step) {
+                Some(earlier) => earlier.finished = report.finished,
+                None => steps.push(report),
+            }
+        }
+        let body = StepsRequest { steps };
+        let mut pause = PAUSE.0;
+        while let Err(error) = server.post::<_, serde_json::Value>(&path, &body, CALL).await {
+            if let CallError::Refused { code, message, .. } = &error {
+                tracing::warn!(attempt = %attempt, %code, %message, "progress was refused");
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+}
+
+pub(crate) fn failed(conclusion: Conclusion, code: &str, message: String) -> JobOutcome {
+    JobOutcome { conclusion, reason: Some(Reason { code: code.to_owned(), message }) }
+}
+
+fn no_mask() -> Masker {
+    Masker::new(std::iter::empty())
+}
+
+/// The reason is masked too: it may quote what the job wrote.
+fn finish_request(shared: &Shared, outcome: JobOutcome, log_bytes: u64, masker: &Masker) -> FinishRequest {
+    let reason = outcome.reason.map(|reason| {
+        let mut masked = Vec::new();
+        let mut masker = masker.fresh();
+        masker.push(reason.message.as_bytes(), &mut masked);
+        masker.flush(&mut masked);
+        ReasonView { code: reason.code, message: String::from_utf8_lossy(&masked).into_owned() }
+    });
+    FinishRequest { conclusion: outcome.conclusion, reason, log_bytes, finished_at: shared.clock.now() }
+}
+
+/// Tells the server how an attempt ended, until it has heard it.
+pub(crate) async fn finish(server: &Server, attempt: AttemptId, request: &FinishRequest) {
+    let path = format!("/api/runner/jobs/{}/{}/finish", attempt.job, attempt.epoch);
+    let mut pause = PAUSE.0;
+    loop {
+        match server.post::<_, serde_json::Value>(&path, request, CALL).await {
+            Ok(_) => return,
+            Err(CallError::Refused { code, message, .. }) => {
+                tracing::warn!(attempt = %attempt, %code, %message, "the finish was refused");
+                return;
+            }
+            Err(CallError::Away(cause)) => {
+                tracing::warn!(attempt = %attempt, %cause, "the finish waits for the server");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+}

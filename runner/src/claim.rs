@@ -1,0 +1,97 @@
+//! The claim loop: one long poll for all free slots. The request's id is repeated until there is an
+//! answer, so that a lost reply gives the same jobs again instead of losing them.
+
+use std::{sync::Arc, time::Duration};
+
+use pipeyard_api::runner::{ClaimReply, ClaimRequest, MAX_WAIT_SECONDS};
+use pipeyard_model::{AttemptId, RequestId};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Shared, attempt, live::EndBecause, protocol::CallError};
+
+/// The pause after a failed call; it doubles up to the second value.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long ended jobs may take to tell the server.
+const LAST_WORDS: Duration = Duration::from_secs(40);
+/// The network's time on top of the server's wait.
+const SLACK: Duration = Duration::from_secs(15);
+
+/// Claims and runs jobs until `drain`, then waits for those in work; `cancel` ends them.
+pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &CancellationToken) {
+    let slots = Arc::new(Semaphore::new(shared.config.slots.clamp(1, 64) as usize));
+    let mut work = JoinSet::new();
+    let mut request = RequestId::new();
+    let mut pause = PAUSE.0;
+    loop {
+        while work.try_join_next().is_some() {}
+        // A place must be free before anything is asked for.
+        let free = tokio::select! {
+            place = Arc::clone(&slots).acquire_owned() => {
+                drop(place);
+                u32::try_from(slots.available_permits()).unwrap_or(u32::MAX)
+            }
+            () = drain.cancelled() => break,
+        };
+        if shared.live.take_suspicion()
+            && let Err(error) = shared.executor.check().await
+        {
+            // No job is taken that would only fail.
+            tracing::error!(code = error.code, %error, "jobs can't run here now; trying again");
+            shared.live.suspect_executor();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = drain.cancelled() => break,
+            }
+            pause = (pause * 2).min(PAUSE.1);
+            continue;
+        }
+        let body = ClaimRequest { request, free_slots: free.max(1), wait_seconds: MAX_WAIT_SECONDS };
+        let limit = Duration::from_secs(u64::from(MAX_WAIT_SECONDS)) + SLACK;
+        let answer = tokio::select! {
+            answer = shared.server.post::<_, ClaimReply>("/api/runner/claim", &body, limit) => answer,
+            () = drain.cancelled() => break,
+        };
+        match answer {
+            Ok(reply) => {
+                pause = PAUSE.0;
+                request = RequestId::new();
+                for job in reply.jobs {
+                    let attempt = AttemptId { job: job.job, epoch: job.epoch };
+                    let Some(stop) = shared.live.begin(attempt) else { continue };
+                    let place = Arc::clone(&slots).acquire_owned().await;
+                    let shared = shared.clone();
+                    work.spawn(async move {
+                        attempt::run(&shared, job, stop).await;
+                        shared.live.over(attempt);
+                        drop(place);
+                    });
+                }
+            }
+            Err(error) => {
+                if let CallError::Refused { code, message, .. } = &error {
+                    tracing::error!(%code, %message, "the server gives this runner no jobs");
+                } else {
+                    tracing::warn!(%error, "the server can't be asked for jobs; trying again");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = drain.cancelled() => break,
+                }
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+    if !work.is_empty() {
+        tracing::info!(jobs = work.len(), "finishing the jobs in work");
+    }
+    let finish = async { while work.join_next().await.is_some() {} };
+    let mut finish = std::pin::pin!(finish);
+    tokio::select! {
+        () = &mut finish => return,
+        () = cancel.cancelled() => shared.live.end_all(EndBecause::Stopping),
+    }
+    if tokio::time::timeout(LAST_WORDS, finish).await.is_err() {
+        tracing::warn!("the server didn't hear how every job ended; the next start tells it");
+    }
+}

@@ -1,0 +1,96 @@
+//! The attempts that this process works on, and why one of them should end.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use pipeyard_model::AttemptId;
+use tokio_util::sync::CancellationToken;
+
+/// Why an attempt is ended from outside of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndBecause {
+    /// A person cancelled it.
+    Cancelled,
+    /// It isn't this runner's any more, or might not be: nothing of it may be reported.
+    Stale,
+    /// This runner was told to stop at once.
+    Stopping,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stop: CancellationToken,
+    because: Option<EndBecause>,
+}
+
+/// The attempts in work.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    attempts: Mutex<HashMap<AttemptId, Entry>>,
+    /// A job ended because the executor can't work: it must be checked before the next claim.
+    suspect: AtomicBool,
+}
+
+impl Live {
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<AttemptId, Entry>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an attempt; `None` when it is in work already (a replayed claim).
+    pub(crate) fn begin(&self, attempt: AttemptId) -> Option<CancellationToken> {
+        let mut map = self.map();
+        if map.contains_key(&attempt) {
+            return None;
+        }
+        let stop = CancellationToken::new();
+        map.insert(attempt, Entry { stop: stop.clone(), because: None });
+        Some(stop)
+    }
+
+    /// Ends an attempt; the first reason stays, but that staleness outranks the others.
+    pub(crate) fn end(&self, attempt: AttemptId, because: EndBecause) {
+        if let Some(entry) = self.map().get_mut(&attempt) {
+            if entry.because.is_none() || because == EndBecause::Stale {
+                entry.because = Some(because);
+            }
+            entry.stop.cancel();
+        }
+    }
+
+    /// Ends every attempt.
+    pub(crate) fn end_all(&self, because: EndBecause) {
+        for attempt in self.attempts() {
+            self.end(attempt, because);
+        }
+    }
+
+    /// Why it was ended, if it was.
+    pub(crate) fn because(&self, attempt: AttemptId) -> Option<EndBecause> {
+        self.map().get(&attempt).and_then(|entry| entry.because)
+    }
+
+    /// Removes an attempt that is over.
+    pub(crate) fn over(&self, attempt: AttemptId) {
+        self.map().remove(&attempt);
+    }
+
+    /// The executor may not work any more.
+    pub(crate) fn suspect_executor(&self) {
+        self.suspect.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the executor must be checked; asks once.
+    pub(crate) fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::SeqCst)
+    }
+
+    /// All of them.
+    pub(crate) fn attempts(&self) -> Vec<AttemptId> {
+        self.map().keys().copied().collect()
+    }
+}
