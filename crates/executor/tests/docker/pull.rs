@@ -3,9 +3,14 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -54,7 +59,7 @@ impl Registry {
             }
         };
         let begun = Instant::now();
-        while std::net::TcpStream::connect(&address).is_err() {
+        while TcpStream::connect(&address).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(20), "the registry doesn't start");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -96,6 +101,83 @@ async fn a_missing_image_is_pulled_once_and_the_log_says_so() {
     let seen = stage.run(spec(&missing, &["echo not reached"])).await;
     seen.is(Conclusion::Error, "image_not_found");
     assert!(seen.message().contains(&missing), "{}", seen.message());
+    stage.end().await;
+}
+
+/// A slow line to a registry: so many bytes a second come through, and after `limit` none at all.
+fn slow_line(upstream: &str, bytes_per_second: u64, limit: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let upstream = upstream.to_owned();
+    let through = Arc::new(AtomicU64::new(0));
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(&upstream) else { continue };
+            let (mut up_from, mut up_to) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || io::copy(&mut up_from, &mut up_to));
+            let through = Arc::clone(&through);
+            std::thread::spawn(move || drip(server, client, bytes_per_second, limit, &through));
+        }
+    });
+    address
+}
+
+fn drip(mut from: TcpStream, mut to: TcpStream, rate: u64, limit: u64, through: &AtomicU64) {
+    let mut bytes = [0; 16 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if through.fetch_add(read as u64, Ordering::SeqCst) > limit {
+            // Open and silent until the other side gives up.
+            let _ = to.read(&mut bytes);
+            return;
+        }
+        std::thread::sleep(Duration::from_secs_f64(read as f64 / rate as f64));
+        if to.write_all(&bytes[..read]).is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Write);
+}
+
+/// Pushes an image of `megabytes` that doesn't compress, and forgets it here.
+fn push_large(registry: &Registry, folder: &Path, name: &str, megabytes: usize) {
+    let layer = folder.join("layer");
+    fs::create_dir(&layer).unwrap();
+    let mut random = fs::File::open("/dev/urandom").unwrap().take(megabytes as u64 * 1_000_000);
+    io::copy(&mut random, &mut fs::File::create(layer.join("data")).unwrap()).unwrap();
+    let archive = folder.join("layer.tar");
+    let mut pack = Command::new("tar");
+    pack.arg("-cf").arg(&archive).arg("-C").arg(&layer).arg("data");
+    assert!(pack.status().unwrap().success());
+    let direct = format!("{}/{name}", registry.address);
+    docker(&["import", &archive.display().to_string(), &direct]);
+    docker(&["push", "-q", &direct]);
+    docker(&["rmi", &direct]);
+}
+
+#[tokio::test]
+async fn a_slow_pull_tells_its_progress_and_one_that_stands_still_is_given_up() {
+    let test = "a_slow_pull_tells_its_progress_and_one_that_stands_still_is_given_up";
+    let Some(stage) =
+        Stage::set_with(test, |config| config.pull_stall = Duration::from_secs(3)).await
+    else {
+        return;
+    };
+    let Some(registry) = Registry::start(stage.folder.path(), None, test) else { return };
+    push_large(&registry, stage.folder.path(), "team/large:1", 8);
+
+    let slow = format!("{}/team/large:1", slow_line(&registry.address, 2_000_000, u64::MAX));
+    let seen = stage.run(spec(&slow, &["true"])).await;
+    docker(&["rmi", &slow]);
+    // It came whole, and has no shell.
+    seen.is(Conclusion::Error, "no_shell");
+    let progress = seen.notes().iter().filter(|note| note.ends_with(" of 8.0 MB")).count();
+    assert!((1..=4).contains(&progress), "{:?}", seen.notes());
+
+    let still = format!("{}/team/large:1", slow_line(&registry.address, 2_000_000, 1_000_000));
+    let seen = stage.run(spec(&still, &["true"])).await;
+    seen.is(Conclusion::Error, "registry_unreachable");
+    assert!(seen.message().contains("stood still"), "{}", seen.message());
     stage.end().await;
 }
 
