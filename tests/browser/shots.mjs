@@ -1,5 +1,5 @@
 // Pictures of every page, light, dark and narrow, from the mock or from a server.
-// `node shots.mjs DIR [BASE_URL CODE]`
+// `node shots.mjs DIR [BASE_URL CODE]`. A server's code holds once: take an API token for all looks.
 
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ export async function shoot(dir, base, code, pages = PAGES, looks = LOOKS) {
   for (const [look, options] of looks) {
     const browser = await openBrowser(options);
     const { page } = browser;
-    await page.goto(`${base}/login#code=${code}`);
+    await page.goto(`${base}/login#code=${typeof code === 'function' ? await code() : code}`);
     if (pages.some(([name]) => name === 'login')) await page.screenshot({ path: join(dir, `login-${look}.png`) });
     await page.click('button.main');
     await page.waitForURL('**/runs');
