@@ -51,6 +51,8 @@ pub(crate) async fn keep_running(part: Part, shutdown: CancellationToken) -> any
     loop {
         let began = Instant::now();
         let mut child = start(&part)?;
+        // Held until the part has ended: waiting for a child would close its standard input.
+        let parent_pipe = child.stdin.take();
         tokio::select! {
             status = child.wait() => {
                 let status = status.with_context(|| format!("failed to wait for {}", part.name))?;
@@ -62,8 +64,13 @@ pub(crate) async fn keep_running(part: Part, shutdown: CancellationToken) -> any
                 }
                 tracing::warn!(part = %part.name, %status, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "a part ended; starting it again");
             }
-            () = shutdown.cancelled() => return end(&part, child).await,
+            () = shutdown.cancelled() => {
+                let ended = end(&part, child).await;
+                drop(parent_pipe);
+                return ended;
+            }
         }
+        drop(parent_pipe);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => return Ok(()),

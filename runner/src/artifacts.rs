@@ -70,7 +70,9 @@ fn find(workspace: &Path, patterns: &[String]) -> Result<Vec<String>, Problem> {
                 .literal_separator(true)
                 .build()
                 .map(|glob| (pattern, glob.compile_matcher()))
-                .map_err(|e| Problem::user("artifact_pattern", format!("{pattern:?} isn't a pattern: {e}")))
+                .map_err(|e| {
+                    Problem::user("artifact_pattern", format!("{pattern:?} isn't a pattern: {e}"))
+                })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let mut hits = vec![false; matchers.len()];
@@ -78,13 +80,17 @@ fn find(workspace: &Path, patterns: &[String]) -> Result<Vec<String>, Problem> {
     let mut stack = vec![String::new()];
     let mut seen = 0;
     while let Some(dir) = stack.pop() {
-        let entries = std::fs::read_dir(workspace.join(&dir))
-            .map_err(|e| Problem::own("artifacts_failed", format!("failed to read {dir:?}: {e}")))?;
+        let entries = std::fs::read_dir(workspace.join(&dir)).map_err(|e| {
+            Problem::own("artifacts_failed", format!("failed to read {dir:?}: {e}"))
+        })?;
         for entry in entries {
             let entry = entry.map_err(|e| Problem::own("artifacts_failed", e.to_string()))?;
             seen += 1;
             if seen > MAX_WALK {
-                return Err(Problem::user("too_many_files", format!("the workspace has more than {MAX_WALK} files")));
+                return Err(Problem::user(
+                    "too_many_files",
+                    format!("the workspace has more than {MAX_WALK} files"),
+                ));
             }
             // A name that isn't UTF-8 can't be named in the pipeline.
             let Ok(name) = entry.file_name().into_string() else { continue };
@@ -100,11 +106,17 @@ fn find(workspace: &Path, patterns: &[String]) -> Result<Vec<String>, Problem> {
         }
     }
     if let Some(at) = hits.iter().position(|hit| !hit) {
-        let message = format!("no file matches the artifact {:?}; the job ended well, but it didn't make it", patterns[at]);
+        let message = format!(
+            "no file matches the artifact {:?}; the job ended well, but it didn't make it",
+            patterns[at]
+        );
         return Err(Problem::user("artifact_missing", message));
     }
     if found.len() > MAX_FILES {
-        let message = format!("{} files match; at most {MAX_FILES} are kept: keep an archive instead", found.len());
+        let message = format!(
+            "{} files match; at most {MAX_FILES} are kept: keep an archive instead",
+            found.len()
+        );
         return Err(Problem::user("too_many_artifacts", message));
     }
     found.sort();
@@ -128,7 +140,12 @@ fn matched(matchers: &[(&String, GlobMatcher)], path: &str, hits: &mut [bool]) -
     any
 }
 
-async fn upload(server: &Server, attempt: AttemptId, workspace: &Path, path: &str) -> Result<String, Problem> {
+async fn upload(
+    server: &Server,
+    attempt: AttemptId,
+    workspace: &Path,
+    path: &str,
+) -> Result<String, Problem> {
     let failed = |what: String| Problem::own("artifacts_failed", format!("{path}: {what}"));
     let (root, name) = (workspace.to_path_buf(), path.to_owned());
     let (file, sha256, size) = tokio::task::spawn_blocking(move || digest(&root, &name))
@@ -162,7 +179,14 @@ fn reqwest_body(file: File) -> reqwest::Body {
 fn digest(workspace: &Path, path: &str) -> std::io::Result<(File, String, u64)> {
     let root = File::open(workspace)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file: File = openat2(&root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?.into();
+    let file: File = openat2(
+        &root,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )?
+    .into();
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("it isn't a regular file"));
     }

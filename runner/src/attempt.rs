@@ -82,7 +82,9 @@ async fn execute(
     stop: CancellationToken,
 ) -> Conclusion {
     let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
-    let masker = Masker::new(claimed.secrets.values().map(String::as_str).chain([claimed.checkout.token.as_str()]));
+    let masker = Masker::new(
+        claimed.secrets.values().map(String::as_str).chain([claimed.checkout.token.as_str()]),
+    );
     let written = journal.written();
     let ship = {
         let (server, dir) = (shared.server.clone(), dir.to_path_buf());
@@ -90,7 +92,8 @@ async fn execute(
     };
     let (reports, receiver) = mpsc::channel(64);
     let report = tokio::spawn(report_steps(shared.server.clone(), attempt, receiver));
-    let mut log = Log { framer: Framer::new(masker.clone()), journal, lines: Vec::new(), problem: None };
+    let mut log =
+        Log { framer: Framer::new(masker.clone()), journal, lines: Vec::new(), problem: None };
 
     let mut outcome = job(shared, &claimed, dir, &mut log, reports, &stop).await;
     match shared.live.because(attempt) {
@@ -127,7 +130,11 @@ async fn execute(
             0
         }
         Ok(Err(error)) => {
-            outcome = failed(Conclusion::Error, "runner_disk", format!("the journal can't be read: {error}"));
+            outcome = failed(
+                Conclusion::Error,
+                "runner_disk",
+                format!("the journal can't be read: {error}"),
+            );
             0
         }
         Err(_) => return outcome.conclusion,
@@ -147,7 +154,13 @@ async fn job(
     stop: &CancellationToken,
 ) -> JobOutcome {
     let workspace = dir.join("workspace");
-    log.note(shared, &format!("{} on runner {}: checking out {}", claimed.name, shared.config.name, claimed.checkout.sha));
+    log.note(
+        shared,
+        &format!(
+            "{} on runner {}: checking out {}",
+            claimed.name, shared.config.name, claimed.checkout.sha
+        ),
+    );
     let checkout = checkout(shared, claimed, &workspace);
     let checked_out = tokio::select! {
         done = checkout => done,
@@ -182,7 +195,11 @@ async fn job(
     };
     let (outcome, ()) = tokio::join!(running, pump);
     if let Some(problem) = &log.problem {
-        return failed(Conclusion::Error, "runner_disk", format!("the log can't be written: {problem}; free the runner's disk"));
+        return failed(
+            Conclusion::Error,
+            "runner_disk",
+            format!("the log can't be written: {problem}; free the runner's disk"),
+        );
     }
     if !outcome.conclusion.is_success() || claimed.spec.artifacts.is_empty() {
         return outcome;
@@ -203,9 +220,14 @@ async fn job(
     }
 }
 
-async fn checkout(shared: &Shared, claimed: &ClaimedJob, workspace: &Path) -> Result<(), JobOutcome> {
+async fn checkout(
+    shared: &Shared,
+    claimed: &ClaimedJob,
+    workspace: &Path,
+) -> Result<(), JobOutcome> {
     let error = |message: String| failed(Conclusion::Error, "checkout_failed", message);
-    let sha: Sha = claimed.checkout.sha.parse().map_err(|_| error("the commit's SHA isn't one".into()))?;
+    let sha: Sha =
+        claimed.checkout.sha.parse().map_err(|_| error("the commit's SHA isn't one".into()))?;
     let auth = BasicAuth { user: "attempt".into(), password: claimed.checkout.token.clone() };
     let url = shared.server.url(&claimed.checkout.path);
     let limit = CHECKOUT.min(claimed.spec.timeout);
@@ -258,7 +280,8 @@ impl Log {
                 };
                 let end = StepEnd { at, conclusion, exit_code };
                 // The start was reported before; the server keeps the earlier time.
-                let _ = reports.send(StepReport { step, started_at: at, finished: Some(end) }).await;
+                let _ =
+                    reports.send(StepReport { step, started_at: at, finished: Some(end) }).await;
             }
         }
     }
@@ -312,7 +335,12 @@ fn no_mask() -> Masker {
 }
 
 /// The reason is masked too: it may quote what the job wrote.
-fn finish_request(shared: &Shared, outcome: JobOutcome, log_bytes: u64, masker: &Masker) -> FinishRequest {
+fn finish_request(
+    shared: &Shared,
+    outcome: JobOutcome,
+    log_bytes: u64,
+    masker: &Masker,
+) -> FinishRequest {
     let reason = outcome.reason.map(|reason| {
         let mut masked = Vec::new();
         let mut masker = masker.fresh();
@@ -320,7 +348,12 @@ fn finish_request(shared: &Shared, outcome: JobOutcome, log_bytes: u64, masker: 
         masker.flush(&mut masked);
         ReasonView { code: reason.code, message: String::from_utf8_lossy(&masked).into_owned() }
     });
-    FinishRequest { conclusion: outcome.conclusion, reason, log_bytes, finished_at: shared.clock.now() }
+    FinishRequest {
+        conclusion: outcome.conclusion,
+        reason,
+        log_bytes,
+        finished_at: shared.clock.now(),
+    }
 }
 
 /// Tells the server how an attempt ended, until it has heard it.

@@ -46,7 +46,8 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
             pause = (pause * 2).min(PAUSE.1);
             continue;
         }
-        let body = ClaimRequest { request, free_slots: free.max(1), wait_seconds: MAX_WAIT_SECONDS };
+        let body =
+            ClaimRequest { request, free_slots: free.max(1), wait_seconds: MAX_WAIT_SECONDS };
         let limit = Duration::from_secs(u64::from(MAX_WAIT_SECONDS)) + SLACK;
         let answer = tokio::select! {
             answer = shared.server.post::<_, ClaimReply>("/api/runner/claim", &body, limit) => answer,
@@ -82,6 +83,7 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
             }
         }
     }
+    while work.try_join_next().is_some() {}
     if !work.is_empty() {
         tracing::info!(jobs = work.len(), "finishing the jobs in work");
     }

@@ -36,7 +36,14 @@ impl Framer {
     }
 
     /// Takes a piece of a stream; appends the lines that it finishes to `out`.
-    pub(crate) fn push(&mut self, step: u16, stream: Stream, at: Timestamp, bytes: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn push(
+        &mut self,
+        step: u16,
+        stream: Stream,
+        at: Timestamp,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         let masker = &self.masker;
         let open = self.open.entry((step, stream)).or_insert_with(|| Unfinished {
             masker: masker.fresh(),
@@ -86,7 +93,14 @@ impl Framer {
     }
 }
 
-fn append(open: &mut Unfinished, step: u16, stream: Stream, at: Timestamp, mut bytes: &[u8], out: &mut Vec<u8>) {
+fn append(
+    open: &mut Unfinished,
+    step: u16,
+    stream: Stream,
+    at: Timestamp,
+    mut bytes: &[u8],
+    out: &mut Vec<u8>,
+) {
     while !bytes.is_empty() {
         if open.line.is_empty() {
             open.began = at;
@@ -150,7 +164,11 @@ mod tests {
         assert_eq!(lines[1].3, b"*** is masked\r");
         assert_eq!(lines[2].3, b"");
         for cut in 0..text.len() {
-            assert_eq!(framed(&[&text[..cut], &text[cut..]], &["hunter2-hunter2"]), whole, "cut at {cut}");
+            assert_eq!(
+                framed(&[&text[..cut], &text[cut..]], &["hunter2-hunter2"]),
+                whole,
+                "cut at {cut}"
+            );
         }
     }
 
@@ -158,12 +176,10 @@ mod tests {
     fn a_long_line_is_split_and_nothing_is_cut() {
         let long = vec![b'x'; MAX_LINE * 2 + 10];
         let lines = texts(&framed(&[&long[..100], &long[100..], b"\nnext\n"], &[]));
-        assert_eq!(lines.iter().map(|l| (l.2, l.3.len())).collect::<Vec<_>>(), [
-            (true, MAX_LINE),
-            (true, MAX_LINE),
-            (false, 10),
-            (false, 4)
-        ]);
+        assert_eq!(
+            lines.iter().map(|l| (l.2, l.3.len())).collect::<Vec<_>>(),
+            [(true, MAX_LINE), (true, MAX_LINE), (false, 10), (false, 4)]
+        );
         let exact = vec![b'x'; MAX_LINE];
         let lines = texts(&framed(&[&exact, b"\n"], &[]));
         assert_eq!(lines.iter().map(|l| (l.2, l.3.len())).collect::<Vec<_>>(), [(false, MAX_LINE)]);

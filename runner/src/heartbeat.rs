@@ -42,9 +42,13 @@ pub(crate) async fn run(shared: Shared, stop: CancellationToken) {
             Ok(news) => {
                 heard = asked;
                 let quick = !news.cancel.is_empty() || !news.stale.is_empty();
-                for (list, because) in [(news.cancel, EndBecause::Cancelled), (news.stale, EndBecause::Stale)] {
+                for (list, because) in
+                    [(news.cancel, EndBecause::Cancelled), (news.stale, EndBecause::Stale)]
+                {
                     for attempt in list {
-                        shared.live.end(AttemptId { job: attempt.job, epoch: attempt.epoch }, because);
+                        shared
+                            .live
+                            .end(AttemptId { job: attempt.job, epoch: attempt.epoch }, because);
                     }
                 }
                 // What is being ended stays in the list until it is gone; the server would answer
@@ -56,7 +60,10 @@ pub(crate) async fn run(shared: Shared, stop: CancellationToken) {
             Err(error) => {
                 tracing::warn!(%error, "no heartbeat");
                 if heard.elapsed() > FENCE {
-                    tracing::error!("the server wasn't heard for {} s: ending the jobs here", FENCE.as_secs());
+                    tracing::error!(
+                        "the server wasn't heard for {} s: ending the jobs here",
+                        FENCE.as_secs()
+                    );
                     shared.live.end_all(EndBecause::Stale);
                     heard = Instant::now();
                 }

@@ -58,7 +58,10 @@ pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
 ///
 /// # Errors
 /// When there is no identity and no token, or the server refuses the token.
-pub(crate) async fn load_or_register(config: &RunnerConfig, server: &Server) -> anyhow::Result<Identity> {
+pub(crate) async fn load_or_register(
+    config: &RunnerConfig,
+    server: &Server,
+) -> anyhow::Result<Identity> {
     let path = config.data_dir.join("identity.json");
     if let Ok(text) = fs::read_to_string(&path) {
         let identity: Identity = serde_json::from_str(&text)
@@ -75,7 +78,8 @@ pub(crate) async fn load_or_register(config: &RunnerConfig, server: &Server) -> 
     let file = config.token_file.as_ref().context(
         "this runner isn't registered: make a token with `pipectl runners token` and give it with --token-file",
     )?;
-    let token = fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let token =
+        fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
     let request = RegisterRequest {
         token: token.trim().to_owned(),
         name: config.name.clone(),
@@ -109,7 +113,8 @@ pub(crate) async fn load_or_register(config: &RunnerConfig, server: &Server) -> 
 
 fn store(path: &Path, identity: &Identity) -> anyhow::Result<()> {
     let next = path.with_extension("tmp");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+    let mut file =
+        File::options().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
     file.write_all(&serde_json::to_vec(identity)?)?;
     file.sync_all()?;
     fs::rename(&next, path).with_context(|| format!("failed to write {}", path.display()))

@@ -88,10 +88,7 @@ pub async fn run(
     Ok(())
 }
 
-async fn executor(
-    config: &RunnerConfig,
-    identity: &Identity,
-) -> anyhow::Result<Arc<dyn Executor>> {
+async fn executor(config: &RunnerConfig, identity: &Identity) -> anyhow::Result<Arc<dyn Executor>> {
     let executor: Arc<dyn Executor> = match config.executor {
         ExecutorKind::Docker => {
             let mut docker = DockerConfig::new(identity.installation, &config.data_dir);

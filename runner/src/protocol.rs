@@ -75,8 +75,14 @@ impl Server {
     }
 
     /// Appends to a log at `offset`; answers how much the server has.
-    pub(crate) async fn append_log(&self, attempt: AttemptId, offset: u64, bytes: Bytes) -> Result<u64, CallError> {
-        let path = format!("/api/runner/jobs/{}/{}/log?offset={offset}", attempt.job, attempt.epoch);
+    pub(crate) async fn append_log(
+        &self,
+        attempt: AttemptId,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<u64, CallError> {
+        let path =
+            format!("/api/runner/jobs/{}/{}/log?offset={offset}", attempt.job, attempt.epoch);
         let sum = format!("{:08x}", crc32fast::hash(&bytes));
         let request = self
             .request(reqwest::Method::POST, &path)
@@ -97,7 +103,8 @@ impl Server {
         size: u64,
     ) -> Result<(), CallError> {
         let path = pipeyard_api::client::escape(path);
-        let path = format!("/api/runner/jobs/{}/{}/artifacts?path={path}", attempt.job, attempt.epoch);
+        let path =
+            format!("/api/runner/jobs/{}/{}/artifacts?path={path}", attempt.job, attempt.epoch);
         let request = self
             .request(reqwest::Method::PUT, &path)
             .header("x-sha256", sha256)

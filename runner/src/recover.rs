@@ -54,7 +54,10 @@ async fn end(shared: &Shared, attempt: AttemptId, dir: &Path) -> io::Result<()> 
     if shipped == Shipped::All {
         let reason = ReasonView {
             code: "runner_lost".into(),
-            message: format!("the runner {} ended while the job ran, and has started again", shared.config.name),
+            message: format!(
+                "the runner {} ended while the job ran, and has started again",
+                shared.config.name
+            ),
         };
         let request = FinishRequest {
             conclusion: Conclusion::Error,

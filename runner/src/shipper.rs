@@ -1,11 +1,7 @@
 //! Ships a journal by offset, in pieces of whole lines, until it is complete. A server that is away
 //! is waited for; a wrong offset is corrected; a stale attempt ends it.
 
-use std::{
-    io,
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use bytes::Bytes;
 use pipeyard_model::AttemptId;
@@ -71,7 +67,9 @@ pub(crate) async fn ship(
                 offset = if ack >= offset { ack.min(now.bytes) } else { offset + length };
             }
             Err(error) if error.is_stale() => return Ok(Shipped::Stale),
-            Err(CallError::Refused { offset: Some(right), .. }) if right <= now.bytes && right != offset => {
+            Err(CallError::Refused { offset: Some(right), .. })
+                if right <= now.bytes && right != offset =>
+            {
                 offset = right;
             }
             Err(CallError::Refused { code, message, .. }) => {

@@ -98,16 +98,25 @@ async fn up_brings_everything_and_leaves_with_its_parent() {
         return;
     }
     let dir = tempfile::tempdir().expect("a folder");
-    let addresses: Vec<_> = (0..3).map(|_| pipeyard_tests::installation::free_address().to_string()).collect();
+    let addresses: Vec<_> =
+        (0..3).map(|_| pipeyard_tests::installation::free_address().to_string()).collect();
     let mut up = Command::new(pipectl())
         .args(["up", "--stop-proxy", "--data"])
         .arg(dir.path().join("data"))
-        .args(["--listen", &addresses[0], "--fleet-listen", &addresses[1], "--proxy-admin", &addresses[2]])
+        .args([
+            "--listen",
+            &addresses[0],
+            "--fleet-listen",
+            &addresses[1],
+            "--proxy-admin",
+            &addresses[2],
+        ])
         .stderr(std::fs::File::create(dir.path().join("log")).expect("a log"))
         .spawn()
         .expect("start up");
     let ready = format!("http://{}/readyz", addresses[0]);
-    let answers = async || reqwest::get(&ready).await.ok().filter(|r| r.status().is_success()).map(|_| ());
+    let answers =
+        async || reqwest::get(&ready).await.ok().filter(|r| r.status().is_success()).map(|_| ());
     until("up's server is ready", Duration::from_secs(30), answers).await;
     until("the fleet made its credentials", Duration::from_secs(30), async || {
         dir.path().join("data/fleet/credentials.json").is_file().then_some(())
