@@ -53,21 +53,29 @@ pub enum BlobError {
 }
 
 impl Blobs {
-    /// Opens the store under `root` and removes what unfinished transfers left.
+    /// Opens the store under `root`.
     ///
     /// # Errors
-    /// When the folder can't be made or read.
+    /// When the folder can't be made.
     pub fn open(root: impl Into<PathBuf>) -> anyhow::Result<Self> {
         let root = root.into();
-        let partial = root.join("partial");
-        for folder in [&partial, &root.join("sha256")] {
-            std::fs::create_dir_all(folder)
+        for folder in [root.join("partial"), root.join("sha256")] {
+            std::fs::create_dir_all(&folder)
                 .with_context(|| format!("failed to create {}", folder.display()))?;
         }
-        for entry in std::fs::read_dir(&partial)? {
+        Ok(Self { root })
+    }
+
+    /// Removes what transfers left that a crash ended. Only for the one process that serves, before
+    /// it does: another one's transfers would be removed too.
+    ///
+    /// # Errors
+    /// When the folder can't be read or a file can't be removed.
+    pub fn remove_unfinished(&self) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(self.root.join("partial"))? {
             std::fs::remove_file(entry?.path())?;
         }
-        Ok(Self { root })
+        Ok(())
     }
 
     /// Stores the bytes of `stream`, at most `max` of them. They are durable when this returns.
@@ -217,6 +225,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(folder.path()).unwrap();
         std::fs::write(blobs.root.join("partial/.tmpX"), b"half").unwrap();
-        assert_eq!(leftovers(&Blobs::open(folder.path()).unwrap()), 0);
+        // Opening alone leaves the transfers of a server that runs beside.
+        let again = Blobs::open(folder.path()).unwrap();
+        assert_eq!(leftovers(&again), 1);
+        again.remove_unfinished().unwrap();
+        assert_eq!(leftovers(&again), 0);
     }
 }

@@ -46,6 +46,7 @@ pub async fn serve(
     let listener = TcpListener::bind(state.config.listen)
         .await
         .with_context(|| format!("failed to listen on {}", state.config.listen))?;
+    state.blobs.remove_unfinished().context("failed to clean the blob store")?;
     bound(listener.local_addr()?);
     let tasks = tasks::start(&state, &shutdown);
     let stopping = state.stopping.clone();

@@ -63,7 +63,7 @@ fn check_path(path: &str) -> ApiResult<()> {
         (status = 413, body = ErrorBody)))]
 async fn keep(
     State(state): State<AppState>,
-    RunnerAuth(runner): RunnerAuth,
+    RunnerAuth { id: runner, .. }: RunnerAuth,
     Path((job, epoch)): Path<(JobId, u32)>,
     Query(query): Query<Kept>,
     headers: HeaderMap,

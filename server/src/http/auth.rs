@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use pipeyard_model::{RunnerId, TokenId, UserId};
-use pipeyard_store::accounts::CredentialKind;
+use pipeyard_store::accounts::{CredentialKind, SecretHash};
 
 use crate::{AppState, error::Failure, tokens};
 
@@ -44,7 +44,33 @@ impl FromRequestParts<AppState> for Auth {
 
 /// A runner, by its key. Its identity comes from the key only, never from what it says of itself.
 #[derive(Debug, Clone, Copy)]
-pub struct RunnerAuth(pub RunnerId);
+pub struct RunnerAuth {
+    /// Its id.
+    pub id: RunnerId,
+    /// The hash of its key, by which a long poll finds out that it was removed meanwhile.
+    pub key: SecretHash,
+}
+
+impl RunnerAuth {
+    /// Notes that it is still there.
+    ///
+    /// # Errors
+    /// When it was removed meanwhile, or the store fails.
+    pub async fn touch(&self, state: &AppState) -> Result<(), Failure> {
+        let known = state.store.runner_by_key(self.key, state.clock.now()).await?;
+        known.map(drop).ok_or_else(unknown_runner)
+    }
+}
+
+/// The answer to a runner whose key is worth nothing: it ends what it does and waits for a person.
+fn unknown_runner() -> Failure {
+    Failure::new(
+        StatusCode::UNAUTHORIZED,
+        "unknown_runner",
+        "the runner's key is missing, unknown, or belongs to a runner that was removed",
+    )
+    .hint("register it again with a token from `pipectl runners token`")
+}
 
 impl FromRequestParts<AppState> for RunnerAuth {
     type Rejection = Failure;
@@ -105,17 +131,9 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
 }
 
 async fn authenticate_runner(headers: &HeaderMap, state: &AppState) -> Result<RunnerAuth, Failure> {
-    let refused = || {
-        Failure::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthenticated",
-            "the runner's key is missing, unknown or removed",
-        )
-        .hint("register the runner again: pipectl runners token")
-    };
-    let key = bearer(headers).ok_or_else(refused)?;
-    let found = state.store.runner_by_key(tokens::hash(key), state.clock.now()).await?;
-    found.map(RunnerAuth).ok_or_else(refused)
+    let key = tokens::hash(bearer(headers).ok_or_else(unknown_runner)?);
+    let found = state.store.runner_by_key(key, state.clock.now()).await?;
+    Ok(RunnerAuth { id: found.ok_or_else(unknown_runner)?, key })
 }
 
 fn refuse(failure: Failure) -> Response {

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use axum::{
     Json,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    extract::{DefaultBodyLimit, Path, Query, State},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
 use pipeyard_api::{
@@ -25,7 +25,10 @@ use pipeyard_store::{
 use tokio::time::Instant;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::secrets::{SecretsError, secrets_for};
+use super::{
+    auth::RunnerAuth,
+    secrets::{SecretsError, secrets_for},
+};
 use crate::{
     AppState, checkout,
     error::{ApiResult, Failure},
@@ -58,43 +61,6 @@ pub fn router() -> OpenApiRouter<AppState> {
         .layer(DefaultBodyLimit::max(MAX_BODY));
     let log = OpenApiRouter::new().routes(routes!(log)).layer(DefaultBodyLimit::max(MAX_APPEND));
     small.merge(log)
-}
-
-/// A runner that showed its key.
-struct Runner {
-    id: RunnerId,
-    key: [u8; 32],
-}
-
-impl Runner {
-    /// Notes that it is still there; refuses one that was removed meanwhile.
-    async fn touch(&self, state: &AppState) -> ApiResult<()> {
-        let known = state.store.runner_by_key(self.key, state.clock.now()).await?;
-        known.map(drop).ok_or_else(unknown_runner)
-    }
-}
-
-impl FromRequestParts<AppState> for Runner {
-    type Rejection = Failure;
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
-        let key = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-            .ok_or_else(unknown_runner)?;
-        let key = tokens::hash(key.trim());
-        let known = state.store.runner_by_key(key, state.clock.now()).await?;
-        Ok(Self { id: known.ok_or_else(unknown_runner)?, key })
-    }
-}
-
-fn unknown_runner() -> Failure {
-    Failure::new(
-        StatusCode::UNAUTHORIZED,
-        "unknown_runner",
-        "the runner's key is missing, unknown, or belongs to a runner that was removed",
-    )
-    .hint("register it again with a token from `pipectl runners token`")
 }
 
 /// Register a runner.
@@ -146,7 +112,7 @@ fn check_registration(body: &RegisterRequest) -> ApiResult<()> {
     responses((status = 200, body = ClaimReply), (status = 401, body = ErrorBody)))]
 async fn claim(
     State(state): State<AppState>,
-    runner: Runner,
+    runner: RunnerAuth,
     Json(body): Json<ClaimRequest>,
 ) -> ApiResult<Json<ClaimReply>> {
     if !(1..=MAX_SLOTS).contains(&body.free_slots) {
@@ -275,7 +241,7 @@ async fn variables(state: &AppState, job: &Claimed) -> ApiResult<BTreeMap<String
     responses((status = 200, body = HeartbeatReply), (status = 401, body = ErrorBody)))]
 async fn heartbeat(
     State(state): State<AppState>,
-    runner: Runner,
+    runner: RunnerAuth,
     Json(body): Json<HeartbeatRequest>,
 ) -> ApiResult<Json<HeartbeatReply>> {
     if body.attempts.len() > 4 * MAX_SLOTS as usize {
@@ -316,7 +282,7 @@ struct AppendQuery {
     responses((status = 200, body = LogAck), (status = 409, body = ErrorBody)))]
 async fn log(
     State(state): State<AppState>,
-    runner: Runner,
+    runner: RunnerAuth,
     Path((job, epoch)): Path<(JobId, u32)>,
     Query(query): Query<AppendQuery>,
     headers: HeaderMap,
@@ -386,7 +352,7 @@ fn refuse_append(error: AppendError) -> ApiResult<Response> {
     responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn steps(
     State(state): State<AppState>,
-    runner: Runner,
+    runner: RunnerAuth,
     Path((job, epoch)): Path<(JobId, u32)>,
     Json(body): Json<StepsRequest>,
 ) -> ApiResult<StatusCode> {
@@ -401,7 +367,7 @@ async fn steps(
     responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn finish(
     State(state): State<AppState>,
-    runner: Runner,
+    runner: RunnerAuth,
     Path((job, epoch)): Path<(JobId, u32)>,
     Json(body): Json<FinishRequest>,
 ) -> ApiResult<StatusCode> {
