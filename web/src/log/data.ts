@@ -119,9 +119,14 @@ export class LogData {
     const abort = new AbortController();
     this.#inFlight.set(index, abort);
     let failed = false;
+    // The server sends fewer lines than asked for when they are long: the next fetch goes on from there.
+    const block = this.#blocks.get(index);
+    let skip = 0;
+    while (block?.lines[skip] !== undefined) skip += 1;
     try {
-      this.#take(await this.#source.page(index * BLOCK + 1, BLOCK, abort.signal));
+      this.#take(await this.#source.page(index * BLOCK + 1 + skip, BLOCK - skip, abort.signal));
       this.error = undefined;
+      failed = this.line(index * BLOCK + 1 + skip) === undefined;
     } catch (error) {
       if (!abort.signal.aborted) {
         this.error = error;
