@@ -97,6 +97,7 @@ async fn up_brings_everything_and_leaves_with_its_parent() {
     if !docker("up_brings_everything_and_leaves_with_its_parent") {
         return;
     }
+    pipeyard_api::client::install_crypto();
     let dir = tempfile::tempdir().expect("a folder");
     let addresses: Vec<_> =
         (0..3).map(|_| pipeyard_tests::installation::free_address().to_string()).collect();

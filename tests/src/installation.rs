@@ -85,6 +85,7 @@ impl Installation {
     /// # Panics
     /// When it doesn't come up or the login is refused.
     pub async fn server_only(options: Options) -> Self {
+        pipeyard_api::client::install_crypto();
         let dir = TempDir::new().expect("a temporary folder");
         let mut it = Self { dir, listen: free_address(), options, server: None, runner: None };
         let token = it.path("runner-token");
