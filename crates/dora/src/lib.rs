@@ -29,6 +29,7 @@ mod lead;
 mod report;
 mod role;
 mod rows;
+mod sorted;
 mod words;
 
 pub use attribution::{ATTRIBUTION_WINDOW, attribute};
