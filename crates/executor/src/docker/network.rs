@@ -23,8 +23,8 @@ use super::{
     subnet::Subnet,
 };
 
-/// Room for a thousand jobs.
-const SHARED_PREFIX: u8 = 22;
+/// Room for 253 jobs.
+const SHARED_PREFIX: u8 = 24;
 /// Room for thirteen containers: the job, a step's own container and eleven services.
 const LENT_PREFIX: u8 = 28;
 /// The most services of one job.
@@ -160,24 +160,49 @@ impl Networks {
     }
 
     async fn make(&self, kind: &'static str, prefix: u8) -> Result<String, Fault> {
-        let used: Vec<Subnet> = list(&self.docker, None)
-            .await?
-            .into_iter()
-            .flat_map(|network| network.subnets)
-            .collect();
-        let mut last = None;
+        if let Some(id) = self.try_make(kind, prefix).await? {
+            return Ok(id);
+        }
+        // Installations that came and went, such as demos and tests, have left theirs behind.
+        let reclaimed = self.reclaim().await?;
+        tracing::warn!(networks.count = reclaimed, "the address range was used up");
+        self.try_make(kind, prefix).await?.ok_or_else(|| {
+            let message = format!(
+                "No free subnet is left in {}: remove unused networks with `docker network prune`, \
+                 or give the runner another range.",
+                self.range
+            );
+            Fault::new("networks_exhausted", message)
+        })
+    }
+
+    /// `None` when no subnet is free.
+    async fn try_make(&self, kind: &'static str, prefix: u8) -> Result<Option<String>, Fault> {
+        let used: Vec<Subnet> =
+            list(&self.docker, None).await?.into_iter().flat_map(|found| found.subnets).collect();
         for subnet in self.range.free_parts(prefix, &used).take(TRIES) {
             match self.docker.create_network(self.request(kind, subnet)).await {
-                Ok(made) => return Ok(made.id),
-                Err(error) if is_taken(&error) => last = Some(error),
+                Ok(made) => return Ok(Some(made.id)),
+                Err(error) if is_taken(&error) => {}
                 Err(error) => return Err(Fault::of("make a network", &error)),
             }
         }
-        let detail = last.map(|error| format!(" ({error})")).unwrap_or_default();
-        Err(Fault::new(
-            "networks_exhausted",
-            format!("No free subnet is left in {}{detail}: configure another range.", self.range),
-        ))
+        Ok(None)
+    }
+
+    /// Removes other installations' networks in our range that nothing is on. One that lives makes its own again.
+    async fn reclaim(&self) -> Result<usize, Fault> {
+        let mut removed = 0;
+        for network in list(&self.docker, None).await? {
+            let is_anothers =
+                !network.kind.is_empty() && network.installation != Some(self.installation);
+            // Docker refuses to remove a network that a container is on.
+            if is_anothers && is_in_the_way && self.docker.remove_network(&network.id).await.is_ok()
+            {
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     fn request(&self, kind: &'static str, subnet: Subnet) -> NetworkCreateRequest {
@@ -206,6 +231,7 @@ fn is_taken(error: &bollard::errors::Error) -> bool {
 
 struct Found {
     id: String,
+    installation: Option<InstallationId>,
     kind: String,
     subnets: Vec<Subnet>,
 }
@@ -217,16 +243,15 @@ async fn list(docker: &Docker, installation: Option<InstallationId>) -> Result<V
         .list_networks(Some(options))
         .await
         .map_err(|error| Fault::of("list networks", &error))?;
-    let describe = |network: bollard::models::Network| Found {
-        id: network.id.unwrap_or_default(),
-        kind: network.labels.and_then(|mut labels| labels.remove(KIND)).unwrap_or_default(),
-        subnets: network
-            .ipam
-            .and_then(|ipam| ipam.config)
-            .into_iter()
-            .flatten()
-            .filter_map(|config| config.subnet?.parse().ok())
-            .collect(),
+    let describe = |network: bollard::models::Network| {
+        let mut all = network.labels.unwrap_or_default();
+        let configs = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+        Found {
+            id: network.id.unwrap_or_default(),
+            installation: all.get(labels::INSTALLATION).and_then(|id| id.parse().ok()),
+            kind: all.remove(KIND).unwrap_or_default(),
+            subnets: configs.into_iter().filter_map(|config| config.subnet?.parse().ok()).collect(),
+        }
     };
     Ok(found.into_iter().map(describe).collect())
 }

@@ -22,7 +22,7 @@ impl Subnet {
         1 << (32 - u32::from(self.prefix))
     }
 
-    fn overlaps(self, other: Self) -> bool {
+    pub(crate) fn overlaps(self, other: Self) -> bool {
         let end = |subnet: Self| u64::from(subnet.base) + subnet.size();
         u64::from(self.base) < end(other) && u64::from(other.base) < end(self)
     }

@@ -155,6 +155,30 @@ async fn networks_that_were_pruned_are_made_again() {
     stage.end().await;
 }
 
+#[tokio::test]
+async fn networks_of_installations_that_are_gone_are_reclaimed_when_the_range_is_used_up() {
+    let test = "networks_of_installations_that_are_gone_are_reclaimed_when_the_range_is_used_up";
+    let range = "10.197.44.0/24";
+    let change = |config: &mut pipeyard_executor::DockerConfig| {
+        config.network_range = range.parse().unwrap();
+    };
+    let Some(stage) = Stage::set_with(test, change).await else { return };
+    let others = format!("label=pipeyard.installation={}", pipeyard_model::InstallationId::new());
+    let subnet = format!("--subnet={range}");
+    let label = format!("--{others}");
+    let gone = ["network", "create", &subnet, &label, "--label=pipeyard.network=shared"];
+    docker(&[&gone[..], &["pipeyard-test-gone"]].concat());
+    stage.run(spec(BUSYBOX, &["true"])).await.succeeded();
+    assert_eq!(docker(&["network", "ls", "-q", "--filter", &others]), "");
+
+    // The shared network fills the range now, and it is our own.
+    let mut job = spec(BUSYBOX, &["true"]);
+    job.services.push(service("web", WEB));
+    let seen = stage.run(job).await;
+    seen.is(Conclusion::Error, "networks_exhausted");
+    stage.end().await;
+}
+
 /// Docker's own address pools end at about the thirtieth network.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_jobs_with_services_share_four_networks() {
