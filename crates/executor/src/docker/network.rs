@@ -196,6 +196,7 @@ impl Networks {
         for network in list(&self.docker, None).await? {
             let is_anothers =
                 !network.kind.is_empty() && network.installation != Some(self.installation);
+            let is_in_the_way = network.subnets.iter().any(|subnet| subnet.overlaps(self.range));
             // Docker refuses to remove a network that a container is on.
             if is_anothers && is_in_the_way && self.docker.remove_network(&network.id).await.is_ok()
             {
