@@ -11,6 +11,7 @@ use axum::{
 };
 use pipeyard_model::{Clock, SystemClock};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -116,7 +117,9 @@ pub async fn run(config: FleetConfig, shutdown: CancellationToken) -> anyhow::Re
         .await
         .with_context(|| format!("the fleet can't listen on {}", config.listen))?;
     tracing::info!(listen = %listener.local_addr()?, fleet = id, "the fleet is ready");
-    let driving = tokio::spawn(engine::run(Arc::clone(&fleet), orders, shutdown.child_token()));
+    // In a set, so that the engine ends with this future however that ends.
+    let mut driving = JoinSet::new();
+    driving.spawn(engine::run(Arc::clone(&fleet), orders, shutdown.child_token()));
     let serving = axum::serve(listener, router(&fleet))
         .with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let farewell = async {
@@ -128,7 +131,7 @@ pub async fn run(config: FleetConfig, shutdown: CancellationToken) -> anyhow::Re
         () = farewell => Ok(()),
     };
     shutdown.cancel();
-    driving.await?;
+    while driving.join_next().await.is_some() {}
     Ok(served?)
 }
 

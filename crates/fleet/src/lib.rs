@@ -42,6 +42,7 @@
 //! TLS (bind to loopback, or put a proxy in front), Lambda, EC2 instances, alarms, triggers, load
 //! balancers, GitHub revisions. What the fleet can't do it refuses by name.
 
+pub mod agent;
 mod agents;
 mod aws;
 mod bundles;

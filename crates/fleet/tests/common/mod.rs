@@ -1,18 +1,24 @@
-//! A fleet and a proxy for tests, in this process, and a client that signs.
+//! A fleet, a proxy and agents for tests, each a process that can be killed, and a client that
+//! signs.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where its surroundings fail")]
 #![allow(dead_code, clippy::allow_attributes, reason = "not every test uses all of it")]
+
+pub(crate) mod docker;
 
 use std::{
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, Method};
 use pipeyard_fleet::{
-    Credentials, FleetConfig, http_client,
+    Credentials, FleetConfig,
+    agent::{self, AgentConfig},
+    http_client,
     proxy::{self, ProxyConfig},
     sigv4::{self, Scope, Signed},
 };
@@ -20,8 +26,13 @@ use pipeyard_model::{
     Clock, SystemClock,
     fleet::{ServiceDefinition, TrafficReport},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) async fn free_port() -> u16 {
@@ -32,13 +43,82 @@ async fn free_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port().await))
 }
 
+/// What a process of a test does.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Role {
+    Fleet(FleetConfig),
+    Proxy(ProxyConfig),
+    Agent(AgentConfig),
+}
+
+const ROLE: &str = "PIPEYARD_TEST_ROLE";
+
+/// Not a test: what this program does when a test starts it again in a role.
+#[test]
+fn role() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut asked = signal(SignalKind::terminate()).unwrap();
+        let ended = shutdown.clone();
+        tokio::spawn(async move {
+            asked.recv().await;
+            ended.cancel();
+        });
+        match serde_json::from_str(&role).unwrap() {
+            Role::Fleet(config) => pipeyard_fleet::run(config, shutdown).await.unwrap(),
+            Role::Proxy(config) => proxy::run(config, shutdown).await.unwrap(),
+            Role::Agent(config) => agent::run(config, shutdown).await.unwrap(),
+        }
+    });
+}
+
+/// A process in a role; killed when it is dropped.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(role: &Role) -> Self {
+        let name = match role {
+            Role::Fleet(_) => "fleet",
+            Role::Proxy(_) => "proxy",
+            Role::Agent(_) => "agent",
+        };
+        let path = target().join(format!("tmp/{name}-{}.log", std::process::id()));
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "common::role", "--nocapture"])
+            .env(ROLE, serde_json::to_string(role).unwrap())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    pub(crate) async fn kill(mut self) {
+        self.0.kill().await.unwrap();
+    }
+
+    /// Asks it to end, and expects that it does well.
+    pub(crate) async fn end(mut self) {
+        let pid = i32::try_from(self.0.id().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.0.wait().await.unwrap().success());
+    }
+}
+
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) fleet: FleetConfig,
     pub(crate) proxy: ProxyConfig,
     pub(crate) http: reqwest::Client,
-    fleet_task: Option<(CancellationToken, JoinHandle<anyhow::Result<()>>)>,
-    proxy_task: Option<(CancellationToken, JoinHandle<anyhow::Result<()>>)>,
+    fleet_process: Option<Process>,
+    proxy_process: Option<Process>,
 }
 
 impl World {
@@ -70,19 +150,15 @@ impl World {
             allow_public: false,
         };
         let http = http_client().unwrap();
-        Self { folder, fleet, proxy, http, fleet_task: None, proxy_task: None }
+        Self { folder, fleet, proxy, http, fleet_process: None, proxy_process: None }
     }
 
     pub(crate) fn start_proxy(&mut self) {
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(proxy::run(self.proxy.clone(), stop.clone()));
-        self.proxy_task = Some((stop, task));
+        self.proxy_process = Some(Process::start(&Role::Proxy(self.proxy.clone())));
     }
 
     pub(crate) async fn start_fleet(&mut self) {
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(pipeyard_fleet::run(self.fleet.clone(), stop.clone()));
-        self.fleet_task = Some((stop, task));
+        self.fleet_process = Some(Process::start(&Role::Fleet(self.fleet.clone())));
         self.answers().await;
     }
 
@@ -94,17 +170,20 @@ impl World {
         .await;
     }
 
-    /// Drops the fleet where it is, as a kill would.
+    /// `kill -9`.
     pub(crate) async fn kill_fleet(&mut self) {
-        let (_, task) = self.fleet_task.take().unwrap();
-        task.abort();
-        let _ = task.await;
+        self.fleet_process.take().unwrap().kill().await;
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill_proxy(&mut self) {
+        self.proxy_process.take().unwrap().kill().await;
     }
 
     pub(crate) async fn end(mut self) {
-        for (stop, task) in [self.fleet_task.take(), self.proxy_task.take()].into_iter().flatten() {
-            stop.cancel();
-            task.await.unwrap().unwrap();
+        for process in [self.fleet_process.take(), self.proxy_process.take()].into_iter().flatten()
+        {
+            process.end().await;
         }
     }
 
