@@ -7,7 +7,7 @@ use pipeyard_api::views::Event;
 use pipeyard_model::{RepoId, Timestamp};
 use pipeyard_store::{
     StoreError, StoreResult,
-    intake::{Accepted, Disposition, Intake, NewDelivery, NewRunRequest, RunRequest},
+    intake::{Accepted, COMPARISON, Disposition, Intake, NewDelivery, NewRunRequest, RunRequest},
 };
 use sqlx::SqliteConnection;
 
@@ -56,7 +56,11 @@ async fn accept(c: &mut SqliteConnection, delivery: NewDelivery) -> StoreResult<
         Disposition::Requests(requests) => {
             let mut fresh = Vec::with_capacity(requests.len());
             for request in requests {
-                if !is_known(c, &repo, request, delivery.received_at).await? {
+                let compared = delivery.event == COMPARISON;
+                if is_known(c, &repo, request, compared, delivery.received_at).await? {
+                    // The ref is where this delivery says, or the next comparison would find it.
+                    see(c, &repo, request).await?;
+                } else {
                     fresh.push(request);
                 }
             }
@@ -89,6 +93,7 @@ async fn is_known(
     c: &mut SqliteConnection,
     repo: &str,
     request: &NewRunRequest,
+    compared: bool,
     now: Timestamp,
 ) -> StoreResult<bool> {
     if request.event == Event::Manual {
@@ -97,14 +102,17 @@ async fn is_known(
     let since = (now - SAME_PUSH).0;
     let event = event_word(request.event);
     let known = sqlx::query_scalar!(
-        "SELECT id FROM run_requests WHERE repo = ? AND after_sha = ? AND received_at >= ? AND event = ?
-         AND reference = ? AND before_sha IS ? LIMIT 1",
+        "SELECT r.id FROM run_requests AS r JOIN deliveries AS d ON d.id = r.delivery
+         WHERE r.repo = ? AND r.after_sha = ? AND r.received_at >= ? AND r.event = ?
+         AND r.reference = ? AND (r.before_sha IS ? OR ? OR d.event = ?) LIMIT 1",
         repo,
         request.after,
         since,
         event,
         request.reference,
-        request.before
+        request.before,
+        compared,
+        COMPARISON
     )
     .fetch_optional(c)
     .await
@@ -137,19 +145,20 @@ async fn add_request(
     .execute(&mut *c)
     .await
     .map_err(failed)?;
-    if request.event == Event::Push {
-        see_ref(c, repo, &request.reference, &request.after).await?;
-    }
-    Ok(())
+    see(c, repo, request).await
 }
 
-async fn see_ref(c: &mut SqliteConnection, repo: &str, name: &str, sha: &str) -> StoreResult<()> {
+/// Remembers where a push left its ref.
+async fn see(c: &mut SqliteConnection, repo: &str, request: &NewRunRequest) -> StoreResult<()> {
+    if request.event != Event::Push {
+        return Ok(());
+    }
     sqlx::query!(
         "INSERT INTO seen_refs (repo, name, sha) VALUES (?, ?, ?)
          ON CONFLICT (repo, name) DO UPDATE SET sha = excluded.sha",
         repo,
-        name,
-        sha
+        request.reference,
+        request.after
     )
     .execute(c)
     .await

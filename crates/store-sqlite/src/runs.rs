@@ -114,7 +114,7 @@ async fn create(c: &mut SqliteConnection, run: NewRun, now: Timestamp) -> StoreR
     let empty = plan.is_some_and(|plan| plan.nodes.is_empty());
     let diagnostics = column::to_json(diagnostics)?;
     let (status, conclusion) = match (failure.is_some(), empty) {
-        (true, _) => ("finished", Some("failure")),
+        (true, _) => ("finished", Some("error")),
         (false, true) => ("finished", Some("skipped")),
         (false, false) => ("queued", None),
     };

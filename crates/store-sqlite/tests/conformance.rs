@@ -66,6 +66,7 @@ promises! {
     intake:
         a_delivery_that_comes_50_times_counts_once,
         a_push_that_is_told_twice_counts_once,
+        a_comparison_and_a_hook_tell_of_one_push,
         a_person_may_ask_twice,
         requests_of_a_repository_keep_their_order,
         a_request_gives_its_runs_once,

@@ -8,7 +8,7 @@ use pipeyard_model::{Clock as _, ManualClock, RepoId};
 use super::make::{job, plan, setup};
 use crate::{
     Store,
-    intake::{Accepted, Disposition, NewDelivery, NewRunRequest},
+    intake::{Accepted, COMPARISON, Disposition, NewDelivery, NewRunRequest},
 };
 
 fn push(
@@ -73,6 +73,30 @@ pub async fn a_push_that_is_told_twice_counts_once<S: Store>(store: &S, clock: &
         store.accept_delivery(push(repo, "d2", None, "b", clock)).await.unwrap(),
         Accepted::Duplicate
     );
+}
+
+/// A comparison of refs sees only where a branch is, not the steps to there: what a hook told of is
+/// known whatever its step, in either order, and the ref counts as seen where it was told last.
+pub async fn a_comparison_and_a_hook_tell_of_one_push<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    let compared = |id: &str, before, after| {
+        let delivery = push(made.repo, id, before, after, clock);
+        NewDelivery { event: COMPARISON.into(), ..delivery }
+    };
+    let told = |id: &str, before, after| push(made.repo, id, before, after, clock);
+    for (delivery, expected) in [
+        (told("d1", Some("a"), "b"), Accepted::New),
+        (told("d2", Some("b"), "c"), Accepted::New),
+        (compared("r1", Some("a"), "c"), Accepted::Duplicate),
+        (compared("r2", Some("c"), "e"), Accepted::New),
+        (told("d3", Some("c"), "d"), Accepted::New),
+        (told("d4", Some("d"), "e"), Accepted::Duplicate),
+    ] {
+        let named = format!("{delivery:?}");
+        assert_eq!(store.accept_delivery(delivery).await.unwrap(), expected, "{named}");
+    }
+    let seen = store.seen_refs(made.repo).await.unwrap();
+    assert_eq!(seen, [("refs/heads/main".to_owned(), "e".to_owned())]);
 }
 
 /// A person may ask for the same commit twice.

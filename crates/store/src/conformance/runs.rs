@@ -90,10 +90,7 @@ pub async fn a_pipeline_that_does_not_compile_is_a_failed_run<S: Store>(
     };
     let id = store.create_runs(vec![bad], clock.now()).await.unwrap()[0];
     let view = store.run(id).await.unwrap().unwrap();
-    assert_eq!(
-        (view.run.status, view.run.conclusion),
-        (Status::Finished, Some(Conclusion::Failure))
-    );
+    assert_eq!((view.run.status, view.run.conclusion), (Status::Finished, Some(Conclusion::Error)));
     assert_eq!(view.run.reason.as_ref().unwrap().code, "pipeline_invalid");
     assert_eq!(view.diagnostics, [finding]);
     is_conflict(store.rerun(id, false, UserId::new(), clock.now()).await, "nothing_to_run");
