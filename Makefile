@@ -32,6 +32,7 @@ demo: images web ## Show the main job, from push to canary to DORA. CHECK=1 chec
 
 test: images web ## Set up and run every test, with real Docker and a real browser.
 	@tests/ensure.sh browser python registry
+	server/tests/payloads/install.sh
 	cargo build --workspace --all-targets
 	PIPECTL=$(DEBUG)/pipectl cargo test --workspace --no-fail-fast
 	npm --prefix web run check

@@ -8,7 +8,6 @@ use axum::{
     extract::{DefaultBodyLimit, Path, Query, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use pipeyard_git::{UploadPack, upload_pack};
 use pipeyard_model::RepoId;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     AppState, checkout,
@@ -36,11 +35,11 @@ const AT_ONCE: usize = 16;
 
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 
-/// The routes of this file. They speak Git's protocol, so they are no part of the API document.
+/// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .route("/git/{repo}/info/refs", get(info_refs))
-        .route("/git/{repo}/git-upload-pack", post(answer))
+        .routes(routes!(info_refs))
+        .routes(routes!(answer))
         .layer(DefaultBodyLimit::disable())
 }
 
@@ -50,6 +49,18 @@ struct Service {
 }
 
 /// Announces what can be fetched.
+#[utoipa::path(
+    get, path = "/git/{repo}/info/refs", tag = "git", security(()),
+    params(
+        ("repo" = String, Path, description = "The repository's id"),
+        ("service" = String, Query, description = "`git-upload-pack`"),
+    ),
+    responses(
+        (status = 200, description = "Git's smart HTTP", content_type = "application/x-git-upload-pack-advertisement"),
+        (status = 401, description = "The password is wrong, or its attempt is over"),
+        (status = 403, description = "Another service than fetching"),
+    )
+)]
 async fn info_refs(
     State(state): State<AppState>,
     Path(repo): Path<String>,
@@ -76,6 +87,15 @@ async fn info_refs(
 }
 
 /// Answers a request for objects.
+#[utoipa::path(
+    post, path = "/git/{repo}/git-upload-pack", tag = "git", security(()),
+    params(("repo" = String, Path, description = "The repository's id")),
+    request_body(content = Vec<u8>, content_type = "application/x-git-upload-pack-request"),
+    responses(
+        (status = 200, description = "Git's smart HTTP", content_type = "application/x-git-upload-pack-result"),
+        (status = 401, description = "The password is wrong, or its attempt is over"),
+    )
+)]
 async fn answer(
     State(state): State<AppState>,
     Path(repo): Path<String>,

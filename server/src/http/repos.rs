@@ -5,13 +5,11 @@ use axum::{
     Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::delete,
 };
 use pipeyard_api::views::{AddRepo, AddedRepo, ReasonView, RepoView};
 use pipeyard_git::{RemoteUrl, check_ref};
 use pipeyard_model::{HookId, RepoId, RepoName};
 use pipeyard_store::repos::{Forge, Repo};
-use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -24,16 +22,12 @@ use crate::{
 /// In front of a webhook's secret.
 const HOOK_SECRET: &str = "pph_";
 
-/// A name may hold slashes, so that route is written out; this documents it.
-#[derive(utoipa::OpenApi)]
-#[openapi(paths(remove))]
-struct Removal;
-
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(Removal::openapi())
+    OpenApiRouter::new()
         .routes(routes!(list, add))
-        .route("/api/repos/{*name}", delete(remove))
+        .routes(routes!(remove))
+        .routes(routes!(remove_of_team))
 }
 
 /// Lists the repositories by name.
@@ -128,6 +122,20 @@ async fn remove(
     state.store.remove_repo(repo.id, auth.user, state.clock.now()).await?;
     tracing::info!(repo = %parsed, by = %auth.name, "removed a repository");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The same for a name with a slash that isn't escaped.
+#[utoipa::path(
+    delete, path = "/api/repos/{team}/{name}", tag = "repos",
+    params(("team" = String, Path, description = "Before the slash"), ("name" = String, Path, description = "After it")),
+    responses((status = 204), (status = 404, description = "There is no such repository"))
+)]
+async fn remove_of_team(
+    state: State<AppState>,
+    auth: Auth,
+    Path((team, name)): Path<(String, String)>,
+) -> ApiResult<StatusCode> {
+    remove(state, auth, Path(format!("{team}/{name}"))).await
 }
 
 fn taken(name: &RepoName) -> Failure {

@@ -1,0 +1,147 @@
+//! Pushes that overtake, undo or repeat each other, and pushes that nobody told of.
+
+use std::time::Duration;
+
+use pipeyard_model::Conclusion;
+use serde_json::json;
+
+use crate::{
+    repository::{PIPELINE, Repository},
+    world::{World, ZERO},
+};
+
+#[tokio::test]
+async fn two_pushes_in_one_second_are_two_runs_in_their_order() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add(&git.bare()).await;
+    let start = git.head();
+    let first = git.push("a", "1");
+    let second = git.push("a", "2");
+    world.pushed(&repo, "refs/heads/main", &start, &first).await;
+    world.pushed(&repo, "refs/heads/main", &first, &second).await;
+    world.compile().await;
+    assert_eq!(world.commits().await, [first, second]);
+    let runs = world.runs().await;
+    assert!(runs[0].run.id < runs[1].run.id);
+}
+
+#[tokio::test]
+async fn a_commit_that_a_forced_push_took_away_still_runs() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add(&git.bare()).await;
+    let start = git.head();
+    let lost = git.push("a", "1");
+    git.git(&["reset", "--quiet", "--hard", &start]);
+    let kept = git.push("a", "2");
+    world.pushed(&repo, "refs/heads/main", &start, &lost).await;
+    world.pushed(&repo, "refs/heads/main", &lost, &kept).await;
+    world.compile().await;
+    assert_eq!(world.commits().await, [lost, kept]);
+    assert_eq!(world.runs().await[0].jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_gone_for_good_ends_as_a_failed_run_that_says_so() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add(&git.bare()).await;
+    let never = "c".repeat(40);
+    world.pushed(&repo, "refs/heads/main", &git.head(), &never).await;
+    let next = git.push("a", "1");
+    world.pushed(&repo, "refs/heads/main", &never, &next).await;
+    // The forge may be slow to show it, so it is asked for a few times.
+    for _ in 0..5 {
+        world.compile().await;
+        world.clock.advance(Duration::from_secs(60));
+    }
+    world.compile().await;
+    assert_eq!(world.commits().await, [never, next]);
+    let runs = world.runs().await;
+    assert_eq!(runs[0].run.conclusion, Some(Conclusion::Error));
+    assert_eq!(runs[0].run.reason.as_ref().unwrap().code, "commit_not_found");
+}
+
+#[tokio::test]
+async fn the_same_commit_runs_once_for_each_branch_that_it_is_pushed_to() {
+    let (world, git) = (World::new().await, Repository::empty());
+    let repo = world.add(&git.bare()).await;
+    let text = format!("when:\n  push: ['main', 'release']\n{PIPELINE}");
+    let sha = git.push(".pipeyard.yml", text);
+    git.git(&["push", "--quiet", "origin", "HEAD:release", "HEAD:other"]);
+    world.pushed(&repo, "refs/heads/main", ZERO, &sha).await;
+    world.pushed(&repo, "refs/heads/release", ZERO, &sha).await;
+    let again = world.pushed(&repo, "refs/heads/release", ZERO, &sha).await;
+    assert_eq!(again["duplicate"], true);
+    world.pushed(&repo, "refs/heads/other", ZERO, &sha).await;
+    world.compile().await;
+    let branches: Vec<_> = world.runs().await.into_iter().map(|r| r.run.branch).collect();
+    assert_eq!(branches, ["main", "release"]);
+    assert_eq!(world.due().await, 0, "the push to the third branch is closed");
+}
+
+#[tokio::test]
+async fn a_push_that_nobody_told_of_is_made_up_once() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add(&git.bare()).await;
+    let start = git.head();
+    assert_eq!(world.compare().await, 0, "what was there before is not new");
+    let first = git.push("a", "1");
+    let second = git.push("a", "2");
+    assert_eq!(world.compare().await, 1);
+    assert_eq!(world.compare().await, 0);
+    // The hooks come late: the last commit is known, the one before is a push of its own.
+    assert_eq!(world.pushed(&repo, "refs/heads/main", &first, &second).await["duplicate"], true);
+    assert_eq!(world.pushed(&repo, "refs/heads/main", &start, &first).await["duplicate"], false);
+    assert_eq!(world.pushed(&repo, "refs/heads/main", &first, &second).await["duplicate"], true);
+    assert_eq!(world.compare().await, 0);
+    world.compile().await;
+    assert_eq!(world.commits().await, [second, first]);
+}
+
+#[tokio::test]
+async fn the_first_push_to_an_empty_repository_is_made_up_too() {
+    let (world, git) = (World::new().await, Repository::empty());
+    world.add(&git.bare()).await;
+    assert_eq!(world.compare().await, 0);
+    let sha = git.push(".pipeyard.yml", PIPELINE);
+    assert_eq!(world.compare().await, 1);
+    world.compile().await;
+    assert_eq!(world.commits().await, [sha]);
+    git.git(&["push", "--quiet", "origin", "HEAD:topic"]);
+    assert_eq!(world.compare().await, 1, "a new branch is a push");
+    git.git(&["push", "--quiet", "origin", ":topic"]);
+    assert_eq!(world.compare().await, 0, "a removed one is not");
+    world.compile().await;
+    assert_eq!(world.runs().await.len(), 1, "the pipeline is for the default branch only");
+}
+
+#[tokio::test]
+async fn a_remote_that_is_away_is_shown_and_tried_again() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add(&git.bare()).await;
+    let (start, sha) = (git.head(), git.push("a", "1"));
+    world.pushed(&repo, "refs/heads/main", &start, &sha).await;
+    let away = format!("{}-away", git.bare());
+    std::fs::rename(git.bare(), &away).unwrap();
+    assert_eq!(world.compile().await, 1);
+    assert_eq!(world.runs().await.len(), 0);
+    let repos = world.call("GET", "/api/repos", json!(null)).await.json();
+    assert_eq!(repos[0]["problem"]["code"], "remote_unreachable", "{repos}");
+    assert_eq!(world.compile().await, 0, "it is not due yet");
+    std::fs::rename(&away, git.bare()).unwrap();
+    world.clock.advance(Duration::from_secs(3));
+    assert_eq!(world.compile().await, 1);
+    assert_eq!(world.commits().await, [sha]);
+    let repos = world.call("GET", "/api/repos", json!(null)).await.json();
+    assert_eq!(repos[0]["problem"], json!(null));
+}
+
+#[tokio::test]
+async fn a_removed_repository_closes_what_waits() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add(&git.bare()).await;
+    let (start, sha) = (git.head(), git.push("a", "1"));
+    world.pushed(&repo, "refs/heads/main", &start, &sha).await;
+    world.call("DELETE", "/api/repos/shop", json!(null)).await;
+    world.compile().await;
+    assert_eq!((world.due().await, world.runs().await.len()), (0, 0));
+}
