@@ -177,6 +177,30 @@ impl Installation {
         self.runner = Some(child);
     }
 
+    /// The server's process.
+    #[must_use]
+    pub fn server_pid(&self) -> Option<u32> {
+        self.server.as_ref().map(Child::id)
+    }
+
+    /// The runner's process.
+    #[must_use]
+    pub fn runner_pid(&self) -> Option<u32> {
+        self.runner.as_ref().map(Child::id)
+    }
+
+    /// The API with this installation's token.
+    ///
+    /// # Panics
+    /// When nobody is signed in.
+    #[must_use]
+    pub fn client(&self) -> pipeyard_api::client::Client {
+        let file = self.path("config/pipeyard/config.toml");
+        let text = fs::read_to_string(file).expect("the profile");
+        let token = text.lines().find_map(|l| l.strip_prefix("token = ")).expect("a token").trim_matches('"');
+        pipeyard_api::client::Client::new(&self.url(), Some(token.to_owned())).expect("a client")
+    }
+
     /// Kills the server with SIGKILL.
     pub fn kill_server(&mut self) {
         kill(&mut self.server);
