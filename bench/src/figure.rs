@@ -50,9 +50,11 @@ impl Figures {
     }
 
     pub(crate) fn write(self) -> anyhow::Result<()> {
-        let dir = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+        let dir = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| PathBuf::from("target"), PathBuf::from);
         let path = dir.join("bench.json");
-        fs::write(&path, format!("{:#}\n", Value::Array(self.0))).with_context(|| format!("failed to write {}", path.display()))
+        fs::write(&path, format!("{:#}\n", Value::Array(self.0)))
+            .with_context(|| format!("failed to write {}", path.display()))
     }
 }
 

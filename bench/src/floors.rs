@@ -16,7 +16,9 @@ pub(crate) fn docker_run(times: usize) -> anyhow::Result<f64> {
     let mut took = Vec::new();
     for _ in 0..times {
         let began = Instant::now();
-        let status = Command::new("docker").args(["run", "--rm", "pipeyard/busybox:test", "true"]).status()?;
+        let status = Command::new("docker")
+            .args(["run", "--rm", "pipeyard/busybox:test", "true"])
+            .status()?;
         anyhow::ensure!(status.success(), "docker run failed; make images makes the image");
         took.push(began.elapsed().as_secs_f64());
     }
@@ -38,7 +40,10 @@ pub(crate) fn shell_true_ms() -> Option<f64> {
 pub(crate) fn cat_mb_per_second(mb: u64) -> Option<f64> {
     let began = Instant::now();
     let mut child = Command::new("sh")
-        .args(["-c", &format!("head -c {} /dev/zero | tr '\\0' x | fold -w 99 | cat", mb * 1_000_000)])
+        .args([
+            "-c",
+            &format!("head -c {} /dev/zero | tr '\\0' x | fold -w 99 | cat", mb * 1_000_000),
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .ok()?;

@@ -58,7 +58,8 @@ struct Hook {
 }
 
 fn add_repo(pipeyard: &Installation, repo: &TestRepo) -> Hook {
-    let added = pipeyard.json(&["repos", "add", &repo.bare.display().to_string(), "--install-hook"]);
+    let added =
+        pipeyard.json(&["repos", "add", &repo.bare.display().to_string(), "--install-hook"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Hook { path: text(&added["repo"]["hook_path"]), secret: text(&added["hook_secret"]) }
 }
@@ -66,23 +67,34 @@ fn add_repo(pipeyard: &Installation, repo: &TestRepo) -> Hook {
 /// Resident memory of both processes after they have started and done nothing.
 async fn idle(pipeyard: &Installation, figures: &mut Figures) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let (server, runner) = (pipeyard.server_pid().context("no server")?, pipeyard.runner_pid().context("no runner")?);
+    let (server, runner) =
+        (pipeyard.server_pid().context("no server")?, pipeyard.runner_pid().context("no runner")?);
     figures.add(Figure::new("server_idle_mb", floors::resident_mb(server)?, "MB"));
     figures.add(Figure::new("runner_idle_mb", floors::resident_mb(runner)?, "MB"));
     Ok(())
 }
 
 fn seconds(from: &Value, to: &Value) -> anyhow::Result<f64> {
-    let at = |value: &Value| -> anyhow::Result<Timestamp> { Ok(value.as_str().context("no time")?.parse()?) };
+    let at = |value: &Value| -> anyhow::Result<Timestamp> {
+        Ok(value.as_str().context("no time")?.parse()?)
+    };
     Ok(at(to)?.since(at(from)?).as_secs_f64())
 }
 
-async fn jobs(pipeyard: &Installation, repo: &TestRepo, docker_run: f64, figures: &mut Figures) -> anyhow::Result<()> {
+async fn jobs(
+    pipeyard: &Installation,
+    repo: &TestRepo,
+    docker_run: f64,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let mut claimed_to_done = Vec::new();
     let mut push_to_line = Vec::new();
     for round in 0..JOBS {
         repo.write("round", &round.to_string());
-        repo.write(".pipeyard.yml", "jobs:\n  one:\n    image: pipeyard/busybox:test\n    run: echo first-line\n");
+        repo.write(
+            ".pipeyard.yml",
+            "jobs:\n  one:\n    image: pipeyard/busybox:test\n    run: echo first-line\n",
+        );
         let sha = repo.commit("Measure a job");
         let pushed = Instant::now();
         repo.push("main");
@@ -92,8 +104,13 @@ async fn jobs(pipeyard: &Installation, repo: &TestRepo, docker_run: f64, figures
         let attempt = &run["jobs"][0]["attempts"][0];
         claimed_to_done.push(seconds(&attempt["started_at"], &attempt["finished_at"])?);
     }
-    figures.add(Figure::new("job_overhead", median(&mut claimed_to_done), "s").floor(Some(docker_run)));
-    figures.add(Figure::new("push_to_first_line_ms", median(&mut push_to_line) * 1000.0, "ms").floor(Some(docker_run * 1000.0)));
+    figures.add(
+        Figure::new("job_overhead", median(&mut claimed_to_done), "s").floor(Some(docker_run)),
+    );
+    figures.add(
+        Figure::new("push_to_first_line_ms", median(&mut push_to_line) * 1000.0, "ms")
+            .floor(Some(docker_run * 1000.0)),
+    );
     Ok(())
 }
 
@@ -103,7 +120,9 @@ async fn first_line(pipeyard: &Installation, sha: &str, pushed: Instant) -> anyh
     let deadline = Instant::now() + SOON;
     loop {
         let page: Value = client.get("/api/runs?limit=5").await?;
-        if let Some(run) = page["items"].as_array().and_then(|runs| runs.iter().find(|r| r["commit"] == sha)) {
+        if let Some(run) =
+            page["items"].as_array().and_then(|runs| runs.iter().find(|r| r["commit"] == sha))
+        {
             let path = format!("/api/runs/{}/jobs/one/log?from=1&count=50", run["id"]);
             let log: Result<Value, _> = client.get(&path).await;
             let lines = log.as_ref().ok().and_then(|l| l["lines"].as_array());
@@ -116,9 +135,15 @@ async fn first_line(pipeyard: &Installation, sha: &str, pushed: Instant) -> anyh
     }
 }
 
-async fn steps(pipeyard: &Installation, repo: &TestRepo, figures: &mut Figures) -> anyhow::Result<()> {
+async fn steps(
+    pipeyard: &Installation,
+    repo: &TestRepo,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let list = vec!["'true'"; STEPS].join(", ");
-    let sha = repo.push_pipeline(&format!("jobs:\n  many:\n    image: pipeyard/busybox:test\n    run: [{list}]\n"));
+    let sha = repo.push_pipeline(&format!(
+        "jobs:\n  many:\n    image: pipeyard/busybox:test\n    run: [{list}]\n"
+    ));
     let run = pipeyard.finished_run(&sha, SOON).await;
     let steps = run["jobs"][0]["steps"].as_array().context("no steps")?;
     anyhow::ensure!(steps.len() == STEPS, "{} steps instead of {STEPS}", steps.len());
@@ -128,11 +153,17 @@ async fn steps(pipeyard: &Installation, repo: &TestRepo, figures: &mut Figures) 
     Ok(())
 }
 
-async fn log(pipeyard: &Installation, repo: &TestRepo, figures: &mut Figures) -> anyhow::Result<()> {
+async fn log(
+    pipeyard: &Installation,
+    repo: &TestRepo,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let names: Vec<_> = (0..100).map(|n| format!("SECRET_{n}")).collect();
     for (n, name) in names.iter().enumerate() {
         let client = pipeyard.client();
-        let body = pipeyard_api::views::SetSecret { value: format!("a-secret-value-{n}-{:x}", n * 7919 + 13) };
+        let body = pipeyard_api::views::SetSecret {
+            value: format!("a-secret-value-{n}-{:x}", n * 7919 + 13),
+        };
         let _: Value = client.put(&format!("/api/secrets/{name}"), &body).await?;
     }
     let write = format!("head -c {} /dev/zero | tr '\\\\0' x | fold -w 99", LOG_MB * 1_000_000);
@@ -145,13 +176,22 @@ async fn log(pipeyard: &Installation, repo: &TestRepo, figures: &mut Figures) ->
     let job = &run["jobs"][0];
     let took = seconds(&job["steps"][0]["started_at"], &job["finished_at"])?;
     let mb = job["attempts"][0]["log_bytes"].as_f64().context("no length")? / 1e6;
-    figures.add(Figure::new("log_mb_per_s", mb / took, "MB/s").floor(floors::cat_mb_per_second(LOG_MB)));
+    figures.add(
+        Figure::new("log_mb_per_s", mb / took, "MB/s").floor(floors::cat_mb_per_second(LOG_MB)),
+    );
     Ok(())
 }
 
-async fn webhooks(pipeyard: &Installation, repo: &TestRepo, hook: &Hook, figures: &mut Figures) -> anyhow::Result<()> {
+async fn webhooks(
+    pipeyard: &Installation,
+    repo: &TestRepo,
+    hook: &Hook,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     // Branches that no pipeline is for: what is measured is the acknowledgement, not the work after.
-    let sha = repo.push_pipeline("when:\n  push: main\njobs:\n  one:\n    image: pipeyard/busybox:test\n    run: 'true'\n");
+    let sha = repo.push_pipeline(
+        "when:\n  push: main\njobs:\n  one:\n    image: pipeyard/busybox:test\n    run: 'true'\n",
+    );
     let _ = pipeyard.finished_run(&sha, SOON).await;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let url = format!("{}{}", pipeyard.url(), hook.path);
@@ -159,9 +199,13 @@ async fn webhooks(pipeyard: &Installation, repo: &TestRepo, hook: &Hook, figures
     let began = Instant::now();
     let mut sent = Vec::new();
     for n in 0..HOOKS.0 * HOOKS.1 {
-        tokio::time::sleep_until((began + Duration::from_secs_f64(f64::from(n) / f64::from(HOOKS.0))).into()).await;
+        tokio::time::sleep_until(
+            (began + Duration::from_secs_f64(f64::from(n) / f64::from(HOOKS.0))).into(),
+        )
+        .await;
         let zero = "0".repeat(40);
-        let body = format!(r#"{{"updates":[{{"ref":"refs/heads/b{n}","old":"{zero}","new":"{sha}"}}]}}"#);
+        let body =
+            format!(r#"{{"updates":[{{"ref":"refs/heads/b{n}","old":"{zero}","new":"{sha}"}}]}}"#);
         let mut mac = Hmac::<Sha256>::new_from_slice(hook.secret.as_bytes())?;
         mac.update(body.as_bytes());
         let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
@@ -180,6 +224,9 @@ async fn webhooks(pipeyard: &Installation, repo: &TestRepo, hook: &Hook, figures
         anyhow::ensure!(matches!(status, Ok(200..=299)), "a webhook was answered with {status:?}");
         took.push(ms);
     }
-    figures.add(Figure::new("webhook_ack_p99_ms", percentile(&mut took, 99), "ms").floor(Some(floors::sync_p99_ms()?)));
+    figures.add(
+        Figure::new("webhook_ack_p99_ms", percentile(&mut took, 99), "ms")
+            .floor(Some(floors::sync_p99_ms()?)),
+    );
     Ok(())
 }

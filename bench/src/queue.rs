@@ -29,18 +29,26 @@ const SLOTS: u32 = 8;
 pub(crate) async fn jobs_per_second() -> anyhow::Result<f64> {
     let dir = tempfile::tempdir()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("queue.sqlite"), Arc::clone(&clock)).await?);
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&dir.path().join("queue.sqlite"), Arc::clone(&clock)).await?);
     let now = clock.now();
     let repo = RepoId::new();
-    store.add_repo(bench_repo(repo, now)?).await?;
-    store.add_registration_token([1; 32], now + Duration::from_secs(3600), now).await?;
+    let admin = store.ensure_admin(now).await?.id;
+    store.add_repo(bench_repo(repo, now)?, admin).await?;
+    store.add_registration_token([1; 32], now + Duration::from_secs(3600), None, now).await?;
     let began = Instant::now();
     let mut tasks = Vec::new();
     for task in 0..TASKS {
         let runner = RunnerId::new();
         let mut key_hash = [0; 32];
         key_hash[0] = u8::try_from(task)?;
-        let new = NewRunner { id: runner, name: "bench".into(), labels: Vec::new(), version: "0".into(), key_hash };
+        let new = NewRunner {
+            id: runner,
+            name: "bench".into(),
+            labels: Vec::new(),
+            version: "0".into(),
+            key_hash,
+        };
         store.register_runner([1; 32], new, now).await?;
         tasks.push(tokio::spawn(work(Arc::clone(&store), Arc::clone(&clock), repo, runner)));
     }
@@ -52,7 +60,12 @@ pub(crate) async fn jobs_per_second() -> anyhow::Result<f64> {
     Ok(done as f64 / began.elapsed().as_secs_f64())
 }
 
-async fn work(store: Arc<dyn Store>, clock: Arc<dyn Clock>, repo: RepoId, runner: RunnerId) -> anyhow::Result<usize> {
+async fn work(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    repo: RepoId,
+    runner: RunnerId,
+) -> anyhow::Result<usize> {
     let mut done = 0;
     let mut made = 0;
     let share = JOBS / TASKS;
@@ -67,7 +80,12 @@ async fn work(store: Arc<dyn Store>, clock: Arc<dyn Clock>, repo: RepoId, runner
         let left = u32::try_from(share - done)?;
         for job in store.claim_jobs(runner, RequestId::new(), SLOTS.min(left), now).await? {
             let attempt = AttemptId { job: job.job, epoch: job.epoch };
-            let finish = FinishRequest { conclusion: Conclusion::Success, reason: None, log_bytes: 0, finished_at: now };
+            let finish = FinishRequest {
+                conclusion: Conclusion::Success,
+                reason: None,
+                log_bytes: 0,
+                finished_at: now,
+            };
             store.finish_attempt(runner, attempt, finish, now).await?;
             done += 1;
         }
@@ -92,7 +110,13 @@ fn bench_repo(id: RepoId, now: Timestamp) -> anyhow::Result<Repo> {
 }
 
 fn run(repo: RepoId, now: Timestamp) -> anyhow::Result<NewRun> {
-    let step = StepSpec { name: "true".into(), run: "true".into(), image: None, env: Default::default(), timeout: None };
+    let step = StepSpec {
+        name: "true".into(),
+        run: "true".into(),
+        image: None,
+        env: Default::default(),
+        timeout: None,
+    };
     let spec = JobSpec {
         image: "busybox".into(),
         steps: vec![step],

@@ -171,7 +171,7 @@ async fn job(
     }
     let run = JobRun {
         attempt: AttemptId { job: claimed.job, epoch: claimed.epoch },
-        installation: shared.identity.installation,
+        installation: crate::owner(&shared.identity),
         spec: claimed.spec.clone(),
         workspace: workspace.clone(),
         env: claimed.env.clone(),

@@ -18,6 +18,8 @@ use crate::{
     protocol::{CallError, Server},
 };
 
+/// The identity's file in the runner's folder.
+const FILE: &str = "identity.json";
 /// The pause between tries to register; it doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -53,6 +55,18 @@ pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
+/// The identity in a runner's folder, if it has one.
+///
+/// # Errors
+/// When the file isn't an identity.
+pub(crate) fn stored(data: &Path) -> anyhow::Result<Option<Identity>> {
+    let path = data.join(FILE);
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
+    serde_json::from_str(&text)
+        .map(Some)
+        .with_context(|| format!("{} isn't a runner's identity", path.display()))
+}
+
 /// Reads the identity, or registers with the token and stores what the server answers. Waits for a
 /// server that can't be reached.
 ///
@@ -62,10 +76,8 @@ pub(crate) async fn load_or_register(
     config: &RunnerConfig,
     server: &Server,
 ) -> anyhow::Result<Identity> {
-    let path = config.data_dir.join("identity.json");
-    if let Ok(text) = fs::read_to_string(&path) {
-        let identity: Identity = serde_json::from_str(&text)
-            .with_context(|| format!("{} isn't a runner's identity", path.display()))?;
+    let path = config.data_dir.join(FILE);
+    if let Some(identity) = stored(&config.data_dir)? {
         anyhow::ensure!(
             identity.server == config.server,
             "this runner belongs to {}, not to {}; give it another data folder, or remove {}",

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use pipeyard_executor::{DockerConfig, DockerExecutor, Executor, LocalConfig, LocalExecutor};
-use pipeyard_model::{Clock, SystemClock};
+use pipeyard_model::{Clock, InstallationId, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{ExecutorKind, RunnerConfig};
@@ -91,7 +91,7 @@ pub async fn run(
 async fn executor(config: &RunnerConfig, identity: &Identity) -> anyhow::Result<Arc<dyn Executor>> {
     let executor: Arc<dyn Executor> = match config.executor {
         ExecutorKind::Docker => {
-            let mut docker = DockerConfig::new(identity.installation, &config.data_dir);
+            let mut docker = DockerConfig::new(owner(identity), &config.data_dir);
             docker.host.clone_from(&config.docker_host);
             Arc::new(DockerExecutor::connect(docker).await?)
         }
@@ -100,4 +100,24 @@ async fn executor(config: &RunnerConfig, identity: &Identity) -> anyhow::Result<
     let found = executor.check().await?;
     tracing::info!(executor = %found, "jobs can run here");
     Ok(executor)
+}
+
+/// Whose containers these are. A runner removes what carries its label and isn't in work, so the
+/// label is the runner's own: two runners of one server may share a machine.
+fn owner(identity: &Identity) -> InstallationId {
+    InstallationId(identity.runner.0)
+}
+
+/// Removes everything that the runner of this folder made in Docker, its networks too. For
+/// installations that are thrown away.
+///
+/// # Errors
+/// When Docker can't be reached.
+pub async fn remove_everything(data_dir: &std::path::Path) -> anyhow::Result<()> {
+    if let Some(identity) = identity::stored(data_dir)? {
+        let executor =
+            DockerExecutor::connect(DockerConfig::new(owner(&identity), data_dir)).await?;
+        executor.remove_everything().await?;
+    }
+    Ok(())
 }

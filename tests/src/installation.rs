@@ -197,7 +197,11 @@ impl Installation {
     pub fn client(&self) -> pipeyard_api::client::Client {
         let file = self.path("config/pipeyard/config.toml");
         let text = fs::read_to_string(file).expect("the profile");
-        let token = text.lines().find_map(|l| l.strip_prefix("token = ")).expect("a token").trim_matches('"');
+        let token = text
+            .lines()
+            .find_map(|l| l.strip_prefix("token = "))
+            .expect("a token")
+            .trim_matches('"');
         pipeyard_api::client::Client::new(&self.url(), Some(token.to_owned())).expect("a client")
     }
 

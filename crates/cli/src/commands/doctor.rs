@@ -46,7 +46,7 @@ impl Doctor {
         ];
         match context.client() {
             Err(failure) => {
-                checks.push(Check::new("server", Err(failure.message), "pipectl login URL"))
+                checks.push(Check::new("server", Err(failure.message), "pipectl login URL"));
             }
             Ok(client) => {
                 let ready = client

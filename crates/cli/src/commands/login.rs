@@ -63,7 +63,11 @@ impl Login {
             }
         };
         let client = Client::new(&url, None)?;
-        let body = LoginBody { code: code.trim().to_owned(), want: Some("token".into()), label: Some("pipectl".into()) };
+        let body = LoginBody {
+            code: code.trim().to_owned(),
+            want: Some("token".into()),
+            label: Some("pipectl".into()),
+        };
         let me: Me = client.post("/api/login", &body).await?;
         let token =
             me.token.ok_or_else(|| Failure::new(Exit::Failed, "the server gave no token"))?;

@@ -106,7 +106,7 @@ impl Repos {
                 )?;
             }
             Self::Rm { name } => {
-                client.delete(&format!("/api/repos/{}", escape(name.as_str()))).await?
+                client.delete(&format!("/api/repos/{}", escape(name.as_str()))).await?;
             }
         }
         Ok(Exit::Ok)
