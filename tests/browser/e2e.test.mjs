@@ -101,7 +101,7 @@ test('a push appears in the list, and the failed run opens on what failed', { sk
   await page.getByText('Print a hundred thousand lines').click();
   await page.waitForURL(`**/runs/${run}`);
   await page.locator('.jobs [aria-current]', { hasText: 'broken' }).waitFor();
-  await page.locator('.text', { hasText: 'about to fail' }).waitFor();
+  await page.locator('.text', { hasText: /^about to fail$/ }).waitFor();
   await page.getByText('exit 7').first().waitFor();
   await page.locator('.jobs a', { hasText: 'after' }).click();
   await page.locator('.reason', { hasText: 'Skipped' }).waitFor();
