@@ -4,9 +4,11 @@
 //! its name is, so what a name says can always be read. A digest is checked again before use.
 
 use std::{
+    collections::HashSet,
     io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -29,6 +31,9 @@ const MAX_PACKED: u64 = 1 << 30;
 pub(crate) const MAX_UNPACKED: u64 = 4 << 30;
 /// The most files in a bundle.
 pub(crate) const MAX_ENTRIES: usize = 100_000;
+
+/// A file without a name may be one that is about to get it.
+const YOUNG: Duration = Duration::from_secs(86_400);
 
 /// The folder of bundles.
 #[derive(Debug)]
@@ -73,6 +78,22 @@ impl Bundles {
             }
         }
         Ok(Self { folder })
+    }
+
+    /// Removes the files of bundles that have no name any more. One that was put a moment ago may
+    /// not have its name yet, so young files stay.
+    pub(crate) fn sweep(&self, named: &HashSet<String>) -> io::Result<usize> {
+        let mut swept = 0;
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if !named.contains(&name) && age > YOUNG {
+                std::fs::remove_file(entry.path())?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
     }
 
     fn path(&self, sha256: &str) -> PathBuf {

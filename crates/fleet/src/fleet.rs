@@ -1,6 +1,11 @@
 //! The fleet's own process: what its parts share, and how it starts.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use axum::{
@@ -133,6 +138,21 @@ pub async fn run(config: FleetConfig, shutdown: CancellationToken) -> anyhow::Re
     shutdown.cancel();
     while driving.join_next().await.is_some() {}
     Ok(served?)
+}
+
+/// Removes every container that the fleet in this data folder made. The fleet must not run; its
+/// data stays, so a start brings what should serve back.
+///
+/// # Errors
+/// When the database can't be read, or Docker can't be reached although there is something to
+/// remove.
+pub async fn remove_everything(data_dir: &Path) -> anyhow::Result<()> {
+    let database = data_dir.join("fleet.db");
+    if !database.exists() {
+        return Ok(());
+    }
+    let (_, id) = Db::open(&database).await?;
+    Ok(Containers::connect(None, id)?.remove_all().await?)
 }
 
 fn router(fleet: &Arc<Fleet>) -> Router {

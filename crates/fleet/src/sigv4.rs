@@ -145,6 +145,15 @@ pub fn verify(
             return Err(SigError::InvalidSignature(text));
         }
     }
+    // Otherwise the operation itself could be exchanged.
+    let amazon = request
+        .headers
+        .keys()
+        .find(|name| name.as_str().starts_with("x-amz-") && !signed.contains(&name.as_str()));
+    if let Some(name) = amazon {
+        let text = format!("'{name}' must be a 'SignedHeader' in the AWS Authorization.");
+        return Err(SigError::InvalidSignature(text));
+    }
     let key = keys.iter().find(|key| key.access_key_id == parts.access_key);
     let key = key.ok_or(SigError::UnrecognizedClient)?;
     let invalid = |text: String| Err(SigError::InvalidSignature(text));
@@ -372,11 +381,15 @@ mod tests {
             assert_eq!(set(torn), "IncompleteSignatureException", "{torn}");
         }
         let stranger = "AWS4-HMAC-SHA256 Credential=WHO/20150830/us-east-1/service/aws4_request, \
-                        SignedHeaders=host;x-amz-date, Signature=00";
+                        SignedHeaders=host;x-amz-date;x-amz-target, Signature=00";
         assert_eq!(set(stranger), "UnrecognizedClientException");
         let unsigned_host = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/\
                              aws4_request, SignedHeaders=x-amz-date, Signature=00";
         assert_eq!(set(unsigned_host), "InvalidSignatureException");
+        let added = |h: &mut HeaderMap, _: &mut Vec<u8>| {
+            drop(h.insert("x-amz-extra", "1".parse().unwrap()));
+        };
+        assert_eq!(check(added, SCOPE, 0).unwrap_err().code(), "InvalidSignatureException");
         let missing = check(|h, _| drop(h.remove("authorization")), SCOPE, 0).unwrap_err();
         assert_eq!(missing.code(), "MissingAuthenticationTokenException");
     }

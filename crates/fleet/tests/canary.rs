@@ -127,14 +127,34 @@ async fn a_canary_of_many_weights_shifts_completes_and_rolls_back_without_a_fail
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn everything_of_a_stopped_fleet_can_be_removed() {
+    let world = World::start().await;
+    let shop = Shop::create(&world, None).await;
+    let id = world.deploy(&shop.name(), &shop.version(&world, "v1").await).await;
+    world.reaches(&id, &["Succeeded"]).await;
+    let data = world.fleet.data_dir.clone();
+    let folder = world.end().await;
+    assert_eq!(shop.containers(), BTreeMap::from([(id, 2)]), "they outlive the fleet");
+    pipeyard_fleet::remove_everything(&data).await.unwrap();
+    assert!(shop.containers().is_empty());
+    pipeyard_fleet::remove_everything(folder.path()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_that_is_missing_or_changed_fails_the_deployment_and_nothing_starts() {
     let world = World::start().await;
     let shop = Shop::create(&world, None).await;
     let mut revision = shop.version(&world, "v1").await;
     revision["s3Location"]["eTag"] = json!("0".repeat(64));
-    let changed = world.deploy(&shop.name(), &revision).await;
+    // Sent twice by an SDK that lost the answer: one deployment, also when it is over.
+    let input = json!({"applicationName": shop.application, "deploymentGroupName": "production",
+        "revision": revision});
+    let first = world.invoke("CreateDeployment", input.clone(), "i-1").await.unwrap();
+    assert_eq!(world.invoke("CreateDeployment", input.clone(), "i-1").await.unwrap(), first);
+    let changed = first["deploymentId"].as_str().unwrap().to_owned();
     let info = world.reaches(&changed, &["Failed"]).await;
     assert_eq!(info["errorInformation"]["code"], "REVISION_MISSING");
+    assert_eq!(world.invoke("CreateDeployment", input, "i-1").await.unwrap(), first);
     revision["s3Location"]["key"] = json!("nothing");
     let missing = world.deploy(&shop.name(), &revision).await;
     let info = world.reaches(&missing, &["Failed"]).await;

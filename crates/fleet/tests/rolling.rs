@@ -77,8 +77,7 @@ impl Hosts {
             HostService { health_path: "/health".into(), healthy_within: 10, drain_within: 10 };
         let platform = ServicePlatform::Hosts(service);
         world.put_service(NAME, &ServiceDefinition { listen: port, platform }).await;
-        let token_file = world.folder.path().join("agent-token");
-        std::fs::write(&token_file, world.credentials().agent_token.reveal()).unwrap();
+        let token_file = world.fleet.data_dir.join("credentials.json");
         let mut hosts = Vec::new();
         for name in ["a", "b", "c"] {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port().await));
@@ -301,6 +300,9 @@ async fn a_dead_agent_is_noticed_within_ten_seconds_and_the_others_are_left_alon
     let info = hosts.world.reaches(&v2, &["Failed", "Succeeded"]).await;
     let took = began.elapsed();
     assert_eq!(info["errorInformation"]["code"], "HEALTH_CONSTRAINTS", "{info}");
+    // Its service was never touched and serves on.
+    let arm = hosts.world.traffic(NAME).await.stable.unwrap();
+    assert_eq!(arm.addresses.len(), 3, "{arm:?}");
     let target = hosts.target(&v2, "host-b").await;
     assert!(target.to_string().contains("the agent has been silent for"), "{target}");
     // At most one host was done before the silence was long enough to go first.

@@ -21,7 +21,13 @@ mod hooks;
 mod install;
 mod journal;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -32,7 +38,7 @@ use self::{
     journal::Journal,
 };
 use crate::{
-    Token,
+    Credentials, Token,
     agents::{Complete, Order},
     deployment::{Diagnostics, LifecycleErrorCode},
     http_client,
@@ -46,7 +52,7 @@ pub struct AgentConfig {
     pub name: String,
     /// The fleet, `http://127.0.0.1:8471`.
     pub endpoint: String,
-    /// A file with the fleet's `agent_token`.
+    /// A file with the fleet's `agent_token`, or the fleet's `credentials.json` itself.
     pub token_file: PathBuf,
     /// The folder that the agent may fill. One agent, one root.
     pub root: PathBuf,
@@ -66,8 +72,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it can't start, or when another agent took the host's name.
 pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let token = std::fs::read_to_string(&config.token_file)
-        .with_context(|| format!("can't read the token in {}", config.token_file.display()))?;
+    let token = token(&config.token_file)?;
     for folder in ["bundles", "releases"] {
         let path = config.root.join(folder);
         std::fs::create_dir_all(&path).with_context(|| format!("can't make {}", path.display()))?;
@@ -77,11 +82,23 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> anyhow::Re
     hooks::end_leftover(&root.join(execute::RUNNING));
     let config = Arc::new(AgentConfig { root, ..config });
     let journal = Journal::open(&config.root.join("agent.json"))?;
-    let client = Client::new(&config, Token::new(token.trim()), http_client()?);
+    let client = Client::new(&config, token, http_client()?);
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = serve(&config, &client, &journal) => ended,
     }
+}
+
+/// Reads the agents' token.
+fn token(path: &Path) -> anyhow::Result<Token> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("can't read the token in {}", path.display()))?;
+    if text.trim_start().starts_with('{') {
+        let credentials: Credentials = serde_json::from_str(&text)
+            .with_context(|| format!("{} isn't a fleet's credentials", path.display()))?;
+        return Ok(credentials.agent_token);
+    }
+    Ok(Token::new(text.trim()))
 }
 
 async fn serve(

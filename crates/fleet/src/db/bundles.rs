@@ -34,6 +34,30 @@ impl Db {
         Ok(())
     }
 
+    /// Forgets bundles that were stored before `before` and that no active deployment and none of
+    /// the last twenty of a group names. Returns the
+    /// digests that still have a name.
+    pub(crate) async fn forget_bundles(&self, before: Timestamp) -> Result<Vec<String>> {
+        let mut tx = self.begin().await?;
+        sqlx::query!(
+            "DELETE FROM bundle WHERE stored < ?1 AND NOT EXISTS (
+                 SELECT 1 FROM (
+                     SELECT doc, active, row_number() OVER (
+                         PARTITION BY application, grp ORDER BY seq DESC) AS age
+                     FROM deployment) AS d
+                 WHERE (d.active = 1 OR d.age <= 20)
+                   AND json_extract(d.doc, '$.revision.s3Location.bucket') = bundle.bucket
+                   AND json_extract(d.doc, '$.revision.s3Location.key') = bundle.key)",
+            before.0
+        )
+        .execute(&mut *tx)
+        .await?;
+        let kept =
+            sqlx::query_scalar!("SELECT DISTINCT sha256 FROM bundle").fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(kept)
+    }
+
     pub(crate) async fn bundle(&self, bucket: &str, key: &str) -> Result<Option<Bundle>> {
         let row = sqlx::query!(
             "SELECT sha256, size FROM bundle WHERE bucket = ? AND key = ?",

@@ -88,6 +88,19 @@ impl Db {
         .transpose()
     }
 
+    /// Whether this host's agent was given any command of this deployment.
+    pub(crate) async fn took_commands(&self, deployment: &str, instance: &str) -> Result<bool> {
+        let sent = sqlx::query_scalar!(
+            "SELECT COUNT(*) FROM command
+             WHERE deployment = ? AND instance = ? AND sent IS NOT NULL",
+            deployment,
+            instance
+        )
+        .fetch_one(&self.read)
+        .await?;
+        Ok(sent > 0)
+    }
+
     pub(crate) async fn command_sent(&self, id: i64, now: Timestamp) -> Result<()> {
         sqlx::query!("UPDATE command SET sent = coalesce(sent, ?) WHERE id = ?", now.0, id)
             .execute(&self.write)

@@ -41,6 +41,9 @@ pub(crate) struct Installed {
     /// The sha256 of the last good one before it.
     #[serde(default)]
     pub(crate) previous: Option<String>,
+    /// Whether that one served when this one began.
+    #[serde(default)]
+    pub(crate) was_good: bool,
 }
 
 impl Db {

@@ -282,6 +282,14 @@ impl Containers {
         }
     }
 
+    /// Removes every container of this fleet at once.
+    pub(crate) async fn remove_all(&self) -> Result<(), DockerError> {
+        for replica in self.list(None).await? {
+            self.remove(&replica.id).await?;
+        }
+        Ok(())
+    }
+
     /// How often Docker restarted it, and its last exit code if it is down.
     pub(super) async fn restarts(&self, id: &str) -> Result<(i64, Option<i64>), DockerError> {
         let found = self.docker.inspect_container(id, None).await?;

@@ -43,6 +43,8 @@ use crate::{
 /// How long a part of the surroundings may fail until the deployment does.
 const PATIENCE: Duration = Duration::from_secs(300);
 const RECONCILE: Duration = Duration::from_secs(10);
+/// How long a bundle is kept that no recent deployment names.
+const KEEP_BUNDLES: Duration = Duration::from_secs(30 * 86_400);
 
 /// Why the next thing couldn't be done.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +160,7 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut orders: Orders, shutdown: Cancell
         }
         Err(error) => tracing::error!(%error, "active deployments can't be read"),
     }
+    let mut broom = tokio::time::interval(Duration::from_secs(3_600));
     let mut tick = tokio::time::interval(RECONCILE);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -176,6 +179,11 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut orders: Orders, shutdown: Cancell
                 None => break,
             },
             _ = tick.tick() => reconcile(&fleet).await,
+            _ = broom.tick() => {
+                if let Err(error) = sweep(&fleet).await {
+                    tracing::warn!(%error, "old bundles can't be removed");
+                }
+            }
             Some(_) = drivers.join_next() => {}
         }
     }
@@ -388,6 +396,16 @@ async fn try_reconcile(fleet: &Fleet) -> Result<(), EngineError> {
             bluegreen::make_set(fleet, &good).await?;
             fleet.routes.sync(fleet, &good.application, &good.group, "replaced").await?;
         }
+    }
+    Ok(())
+}
+
+/// Forgets bundles that nobody will ask for again.
+async fn sweep(fleet: &Fleet) -> Result<(), EngineError> {
+    let named = fleet.db.forget_bundles(fleet.clock.now() - KEEP_BUNDLES).await?;
+    let swept = fleet.bundles.sweep(&named.into_iter().collect())?;
+    if swept > 0 {
+        tracing::info!(swept, "old bundles are gone");
     }
     Ok(())
 }

@@ -179,7 +179,8 @@ async fn places(
         let address = instance.and_then(|instance| instance.doc.address);
         let installed = instance.and_then(|instance| instance.doc.installed.get(&group));
         let healthy = match address {
-            Some(address) if installed.is_some() => {
+            // One that failed is out of the traffic, whatever it answers.
+            Some(address) if installed.is_some_and(|installed| installed.good) => {
                 health::probe(&fleet.http, address, path).await.is_none()
             }
             _ => false,
@@ -231,8 +232,11 @@ async fn host(
         target.event(event).finish(fleet.clock.now(), outcome);
         // The version before may be broken: its stop script must not keep the new one out.
         if !good && event != "ApplicationStop" {
+            put_back(fleet, deployment, &target.id).await?;
             target.status = TargetStatus::Failed;
             keep(fleet, deployment, &mut target).await?;
+            let (application, group) = (&deployment.application, &deployment.group);
+            fleet.routes.sync(fleet, application, group, "host").await?;
             return Ok(());
         }
         keep(fleet, deployment, &mut target).await?;
@@ -240,6 +244,28 @@ async fn host(
     target.status = TargetStatus::Succeeded;
     keep(fleet, deployment, &mut target).await?;
     fleet.routes.sync(fleet, &deployment.application, &deployment.group, "host").await?;
+    Ok(())
+}
+
+/// A host whose agent never took a command is as it was: it gets its traffic back.
+async fn put_back(fleet: &Fleet, deployment: &Deployment, host: &str) -> Result<(), EngineError> {
+    if fleet.db.took_commands(&deployment.id, host).await? {
+        return Ok(());
+    }
+    let group = name(deployment);
+    fleet
+        .db
+        .change_instance(host, |doc| {
+            if let Some(installed) = doc.installed.get_mut(&group)
+                && installed.deployment == deployment.id
+                && let Some(before) = installed.previous.clone()
+                && installed.was_good
+            {
+                installed.sha256 = before;
+                installed.good = true;
+            }
+        })
+        .await?;
     Ok(())
 }
 
@@ -263,9 +289,14 @@ async fn block(
     let known = fleet.db.instance(host).await?;
     let before = known.as_ref().and_then(|known| known.doc.installed.get(&group).cloned());
     let address = known.and_then(|known| known.doc.address);
+    // Done already, before a restart: what was there before is written down.
+    let again = before.as_ref().is_some_and(|before| before.deployment == deployment.id);
     fleet
         .db
         .change_instance(host, |doc| {
+            if again {
+                return;
+            }
             let was_good =
                 before.as_ref().filter(|before| before.good || before.previous.is_some());
             let previous = was_good.and_then(|before| {
@@ -276,6 +307,7 @@ async fn block(
                 sha256: bundle.sha256.clone(),
                 good: false,
                 previous,
+                was_good: before.as_ref().is_some_and(|before| before.good),
             };
             doc.installed.insert(group, installed);
         })

@@ -180,11 +180,13 @@ impl World {
         self.proxy_process.take().unwrap().kill().await;
     }
 
-    pub(crate) async fn end(mut self) {
+    /// Ends everything; the data stays as long as the folder that is returned.
+    pub(crate) async fn end(mut self) -> tempfile::TempDir {
         for process in [self.fleet_process.take(), self.proxy_process.take()].into_iter().flatten()
         {
             process.end().await;
         }
+        self.folder
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -197,6 +199,16 @@ impl World {
 
     /// Calls an operation; an error is its code and message.
     pub(crate) async fn try_aws(&self, operation: &str, input: Value) -> Result<Value, String> {
+        self.invoke(operation, input, &uuid::Uuid::new_v4().to_string()).await
+    }
+
+    /// The same with the id that an SDK keeps over its retries.
+    pub(crate) async fn invoke(
+        &self,
+        operation: &str,
+        input: Value,
+        invocation: &str,
+    ) -> Result<Value, String> {
         let body = input.to_string().into_bytes();
         let mut headers = HeaderMap::new();
         let now = sigv4::stamp(SystemClock.now());
@@ -204,6 +216,7 @@ impl World {
         headers.insert("host", self.fleet.listen.to_string().parse().unwrap());
         headers.insert("x-amz-date", now.parse().unwrap());
         headers.insert("x-amz-target", target.parse().unwrap());
+        headers.insert("amz-sdk-invocation-id", invocation.parse().unwrap());
         let request =
             Signed { method: &Method::POST, path: "/", query: "", headers: &headers, body: &body };
         let scope = Scope { region: &self.fleet.region, service: "codedeploy" };
