@@ -64,10 +64,10 @@ pub fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8471))
 }
 
-/// The region unless said otherwise: `us-east-1`.
+/// The region unless said otherwise: `local`.
 #[must_use]
 pub fn default_region() -> String {
-    "us-east-1".to_owned()
+    "local".to_owned()
 }
 
 /// What all parts of the fleet share.
