@@ -36,17 +36,19 @@ pub(crate) struct Figures(Vec<Value>);
 
 impl Figures {
     pub(crate) fn add(&mut self, figure: Figure) {
-        let mut line = format!("bench {} {:.3} {}", figure.name, figure.value, figure.unit);
-        if let Some(floor) = figure.floor {
+        let ratio = figure.ratio();
+        let Figure { name, value, unit, floor } = figure;
+        let mut line = format!("bench {name} {value:.3} {unit}");
+        if let Some(floor) = floor {
             line.push_str(&format!(" floor {floor:.3}"));
         }
-        if let Some(ratio) = figure.ratio() {
+        if let Some(ratio) = ratio {
             line.push_str(&format!(" ratio {ratio:.3}"));
         }
         let _ = writeln!(std::io::stdout().lock(), "{line}");
-        self.0.push(json!({
-            "name": figure.name, "value": figure.value, "unit": figure.unit, "floor": figure.floor, "ratio": figure.ratio(),
-        }));
+        self.0.push(
+            json!({"name": name, "value": value, "unit": unit, "floor": floor, "ratio": ratio}),
+        );
     }
 
     pub(crate) fn write(self) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 mod config;
 
+mod demo;
 mod roles;
 mod supervise;
 mod up;
@@ -32,6 +33,10 @@ enum Command {
     Fleet(roles::Fleet),
     /// Run the weighted proxy in front of deployed services.
     Proxy(roles::Proxy),
+    /// Run the deploy agent of a host.
+    Agent(roles::Agent),
+    /// Show the main job: push, build, canary, rolling, a bad version rolled back, DORA metrics.
+    Demo(demo::Demo),
     /// Print a new one-time login of a server on this machine.
     LoginCode(roles::LoginCode),
     /// Print a script that completes commands in your shell.
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
             Command::Runner(it) => it.main(args.global.server).await,
             Command::Fleet(it) => it.main().await,
             Command::Proxy(it) => it.main().await,
+            Command::Agent(it) => it.main().await,
+            Command::Demo(it) => it.main().await,
             Command::LoginCode(it) => it.main().await,
             Command::Completion { shell } => {
                 clap_complete::generate(

@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use pipeyard_fleet::{FleetConfig, proxy::ProxyConfig};
+use pipeyard_fleet::{FleetConfig, agent::AgentConfig, proxy::ProxyConfig};
 use pipeyard_runner::RunnerConfig;
 use pipeyard_server::{ServerConfig, boot, http::login};
 use tokio_util::sync::CancellationToken;
@@ -78,11 +78,17 @@ fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
 
 impl Server {
     fn config(&self) -> anyhow::Result<ServerConfig> {
+        let credentials: toml::Table = self
+            .credentials
+            .iter()
+            .map(|(name, file)| (name.clone(), file.display().to_string().into()))
+            .collect();
         let given = Given::default()
             .with("listen", self.listen.map(|l| l.to_string()))
             .with("data_dir", text(&self.data))
             .with("public_url", self.public_url.clone())
             .with("trusted_proxy", self.trusted_proxy.then_some(true))
+            .with("credentials", (!credentials.is_empty()).then_some(credentials))
             .table();
         self.file.settings("server", given)
     }
@@ -154,6 +160,9 @@ pub(crate) struct Fleet {
     /// The proxy's token; made if it isn't there.
     #[arg(long, env = "PIPEYARD_PROXY_TOKEN_FILE")]
     proxy_token_file: Option<PathBuf>,
+    /// The region that requests are signed for.
+    #[arg(long, env = "PIPEYARD_FLEET_REGION")]
+    region: Option<String>,
 }
 
 impl Fleet {
@@ -164,6 +173,7 @@ impl Fleet {
             .with("data_dir", text(&self.data))
             .with("proxy_admin", self.proxy_admin.map(|l| l.to_string()))
             .with("proxy_token_file", text(&self.proxy_token_file))
+            .with("region", self.region)
             .table();
         let config: FleetConfig = self.file.settings("fleet", given)?;
         pipeyard_fleet::run(config, shutdown_signal()?).await
@@ -196,6 +206,54 @@ impl Proxy {
             .table();
         let config: ProxyConfig = self.file.settings("proxy", given)?;
         pipeyard_fleet::proxy::run(config, shutdown_signal()?).await
+    }
+}
+
+/// Run the deploy agent of a host.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Agent {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The host's name.
+    #[arg(long, env = "PIPEYARD_AGENT_NAME")]
+    name: Option<String>,
+    /// The fleet's address.
+    #[arg(long, env = "PIPEYARD_FLEET")]
+    endpoint: Option<String>,
+    /// A file with the fleet's agent token.
+    #[arg(long, env = "PIPEYARD_AGENT_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// The folder that the agent may fill.
+    #[arg(long, env = "PIPEYARD_AGENT_ROOT")]
+    root: Option<PathBuf>,
+    /// Where the service on this host answers.
+    #[arg(long, env = "PIPEYARD_AGENT_ADDRESS")]
+    address: Option<SocketAddr>,
+    /// Tags by which groups choose hosts, KEY=VALUE; may be repeated.
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} isn't KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Agent {
+    pub(crate) async fn main(self) -> anyhow::Result<()> {
+        init_logs();
+        let tags: toml::Table =
+            self.tags.into_iter().map(|(key, value)| (key, value.into())).collect();
+        let given = Given::default()
+            .with("name", self.name)
+            .with("endpoint", self.endpoint)
+            .with("token_file", text(&self.token_file))
+            .with("root", text(&self.root))
+            .with("address", self.address.map(|a| a.to_string()))
+            .with("tags", (!tags.is_empty()).then_some(tags))
+            .table();
+        let config: AgentConfig = self.file.settings("agent", given)?;
+        pipeyard_fleet::agent::run(config, shutdown_signal()?).await
     }
 }
 

@@ -8,6 +8,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -119,13 +120,26 @@ fn start(part: &Part) -> anyhow::Result<Child> {
 async fn relay(name: String, from: impl AsyncRead + Unpin) {
     let mut lines = BufReader::new(from).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        anstream_line(&name, &line);
+        put_line(&name, &line);
     }
 }
 
-fn anstream_line(name: &str, line: &str) {
+/// Where the parts' lines go instead of standard error.
+static RELAY: OnceLock<Mutex<std::fs::File>> = OnceLock::new();
+
+/// Sends the parts' lines to a file from now on. The first call counts.
+pub(crate) fn relay_to(file: std::fs::File) {
+    let _ = RELAY.set(Mutex::new(file));
+}
+
+fn put_line(name: &str, line: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr().lock(), "{name:>7} | {line}");
+    let _ = match RELAY.get() {
+        Some(file) => {
+            writeln!(file.lock().unwrap_or_else(PoisonError::into_inner), "{name:>7} | {line}")
+        }
+        None => writeln!(std::io::stderr().lock(), "{name:>7} | {line}"),
+    };
 }
 
 async fn end(part: &Part, mut child: Child) -> anyhow::Result<()> {

@@ -106,6 +106,8 @@ impl Up {
                     &admin,
                     "--proxy-token-file",
                     &at("proxy/token"),
+                    "--region",
+                    "local",
                 ]),
                 true,
             ),

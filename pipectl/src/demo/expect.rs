@@ -25,7 +25,11 @@ pub(crate) fn problems(facts: &Value) -> Vec<String> {
         }
     };
     for (run, conclusion) in [("v1", "success"), ("v2", "success"), ("v3", "failure")] {
-        check(&format!("the conclusion of {run}'s run"), &facts["runs"][run]["conclusion"], conclusion.into());
+        check(
+            &format!("the conclusion of {run}'s run"),
+            &facts["runs"][run]["conclusion"],
+            conclusion.into(),
+        );
     }
     for (name, strategy, state) in [
         ("v1/web", "canary", "succeeded"),
@@ -34,7 +38,11 @@ pub(crate) fn problems(facts: &Value) -> Vec<String> {
         ("v2/worker", "rolling", "succeeded"),
         ("v3/web", "canary", "rolled_back"),
     ] {
-        check(&format!("the strategy of {name}"), &facts["deployments"][name]["strategy"], strategy.into());
+        check(
+            &format!("the strategy of {name}"),
+            &facts["deployments"][name]["strategy"],
+            strategy.into(),
+        );
         check(&format!("the end of {name}"), &facts["deployments"][name]["state"], state.into());
     }
     check("v3 of worker", &facts["deployments"]["v3/worker"], Value::Null);
@@ -63,12 +71,16 @@ pub(crate) fn problems(facts: &Value) -> Vec<String> {
     for name in ["change_lead_time", "failed_deployment_recovery_time", "time_to_restore"] {
         let seconds = dora[name]["value"].as_f64().unwrap_or(-1.0);
         if !(0.0..=600.0).contains(&seconds) || seconds == 0.0 {
-            problems.push(format!("{name} is {seconds} s; it took more than nothing and less than ten minutes"));
+            problems.push(format!(
+                "{name} is {seconds} s; it took more than nothing and less than ten minutes"
+            ));
         }
     }
     let web = facts["users"]["web"]["server_errors"].as_u64().unwrap_or(0);
     if web == 0 {
-        problems.push("nobody saw an error of v3: it got no traffic, or the load didn't reach it".into());
+        problems.push(
+            "nobody saw an error of v3: it got no traffic, or the load didn't reach it".into(),
+        );
     }
     problems
 }

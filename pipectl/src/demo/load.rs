@@ -15,20 +15,20 @@ const IN_FLIGHT: usize = 64;
 
 /// What the users saw.
 #[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Requests answered or failed.
-    pub requests: u64,
+    pub(crate) requests: u64,
     /// Answers with a status of 500 or above.
-    pub server_errors: u64,
+    pub(crate) server_errors: u64,
     /// Requests that got no answer at all.
-    pub no_answer: u64,
+    pub(crate) no_answer: u64,
     /// The first few of those, in words.
-    pub problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 /// A running load.
 #[derive(Debug)]
-pub struct Load {
+pub(crate) struct Load {
     seen: Arc<Mutex<Seen>>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -37,21 +37,22 @@ pub struct Load {
 impl Load {
     /// Starts `per_second` requests a second to `url`, with gaps of an exponential distribution.
     #[must_use]
-    pub fn start(client: reqwest::Client, url: String, per_second: f64, seed: u64) -> Self {
+    pub(crate) fn start(client: reqwest::Client, url: String, per_second: f64, seed: u64) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(client, url, per_second, seed, Arc::clone(&seen), stop.clone()));
+        let task =
+            tokio::spawn(run(client, url, per_second, seed, Arc::clone(&seen), stop.clone()));
         Self { seen, stop, task }
     }
 
     /// What was seen so far.
     #[must_use]
-    pub fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the load and waits for what is in flight.
-    pub async fn stop(self) -> Seen {
+    pub(crate) async fn stop(self) -> Seen {
         self.stop.cancel();
         let _ = self.task.await;
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()

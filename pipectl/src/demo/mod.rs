@@ -20,7 +20,7 @@ use crate::{supervise::shutdown_signal, up::Up};
 
 /// Show the main job: push, build, canary, rolling, a bad version rolled back, DORA metrics.
 #[derive(Debug, clap::Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// The sample shop.
     #[arg(long, default_value = "pipelines/examples/shop")]
     shop: PathBuf,
@@ -77,7 +77,8 @@ impl Demo {
                     tell("Ctrl-C ends the demo and removes everything.");
                     shutdown.cancelled().await;
                 }
-                writeln!(std::io::stdout().lock(), "{facts}").context("failed to print the facts")?;
+                writeln!(std::io::stdout().lock(), "{facts}")
+                    .context("failed to print the facts")?;
                 if problems.is_empty() {
                     Ok(())
                 } else {

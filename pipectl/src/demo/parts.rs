@@ -15,7 +15,10 @@ use pipeyard_api::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{tell, up};
-use crate::{supervise, up::private_dir};
+use crate::{
+    supervise,
+    up::{private_dir, private_file},
+};
 
 /// Hosts of the rolling service.
 const HOSTS: u16 = 3;
@@ -38,13 +41,13 @@ impl Running {
         let dir = fs::canonicalize(data)?;
         let up = up(&dir);
         for address in [up.listen, up.fleet_listen, up.proxy_admin] {
-            std::net::TcpListener::bind(address)
-                .with_context(|| format!("{address} is taken; is another Pipeyard running? (pipectl demo --down)"))?;
+            std::net::TcpListener::bind(address).with_context(|| {
+                format!("{address} is taken; is another Pipeyard running? (pipectl demo --down)")
+            })?;
         }
         let shutdown = outer.child_token();
         let tasks = TaskTracker::new();
-        let log = fs::File::create(dir.join("parts.log"))?;
-        supervise::relay_to(log);
+        supervise::relay_to(fs::File::create(dir.join("parts.log"))?);
         let layout = up.layout()?;
         let fleet = format!("http://{}", up.fleet_listen);
         let credentials = dir.join("fleet/credentials.json");
@@ -55,15 +58,27 @@ impl Running {
         for part in parts {
             spawn(&tasks, part, &shutdown);
         }
-        wait_for("the fleet makes its credentials", || async { credentials.is_file().then_some(()) }).await?;
+        wait_for("the fleet makes its credentials", || async {
+            credentials.is_file().then_some(())
+        })
+        .await?;
+        let token_file = agent_token(&dir, &credentials)?;
         for n in 0..HOSTS {
-            spawn(&tasks, agent(&dir, n, &fleet, &credentials)?, &shutdown);
+            spawn(&tasks, agent(&dir, n, &fleet, &token_file)?, &shutdown);
         }
         let url = format!("http://{}", up.listen);
         let anonymous = Client::new(&url, None)?;
-        wait_for("the server is ready", || async { anonymous.open("/readyz", &[]).await.ok().map(drop) }).await?;
+        wait_for("the server is ready", || async {
+            anonymous.open("/readyz", &[]).await.ok().map(drop)
+        })
+        .await?;
         let code = login_code(&dir).await?;
-        let me: Me = anonymous.post("/api/login", &Login { code, want: Some("token".into()) }).await?;
+        let me: Me = anonymous
+            .post(
+                "/api/login",
+                &Login { code, want: Some("token".into()), label: Some("demo".into()) },
+            )
+            .await?;
         let client = Client::new(&url, me.token)?;
         tell(&format!("everything runs: {url}"));
         Ok(Self { dir, client, shutdown, tasks })
@@ -107,20 +122,43 @@ fn spawn(tasks: &TaskTracker, part: supervise::Part, shutdown: &CancellationToke
 }
 
 /// A host: a root of its own, an agent, a port for its program.
-fn agent(dir: &Path, n: u16, fleet: &str, credentials: &Path) -> anyhow::Result<supervise::Part> {
+fn agent(dir: &Path, n: u16, fleet: &str, token_file: &Path) -> anyhow::Result<supervise::Part> {
     let name = format!("host{}", n + 1);
     let root = dir.join("hosts").join(&name);
     private_dir(&root)?;
-    let settings = root.with_extension("toml");
-    let config = super::agent_settings(&name, &root, fleet, credentials, HOST_PORT + n)?;
-    crate::up::private_file(&settings, &config)?;
+    let address = format!("127.0.0.1:{}", HOST_PORT + n);
+    let args = [
+        "agent",
+        "--name",
+        &name,
+        "--endpoint",
+        fleet,
+        "--address",
+        &address,
+        "--tag",
+        "role=worker",
+    ];
+    let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    args.extend(["--root".into(), root.display().to_string()]);
+    args.extend(["--token-file".into(), token_file.display().to_string()]);
     Ok(supervise::Part {
         name: name.clone(),
-        args: vec!["agent".into(), "--config".into(), settings.display().to_string()],
+        args,
         env: Vec::new(),
         bound: true,
         pid_file: dir.join(format!("{name}.pid")),
     })
+}
+
+/// The agents' token, out of the fleet's credentials.
+fn agent_token(dir: &Path, credentials: &Path) -> anyhow::Result<PathBuf> {
+    let text = fs::read_to_string(credentials)?;
+    let all: serde_json::Value = serde_json::from_str(&text)?;
+    let token =
+        all["agent_token"].as_str().context("the fleet's credentials have no agent_token")?;
+    let file = dir.join("agent-token");
+    private_file(&file, token)?;
+    Ok(file)
 }
 
 /// Mints a login next to the running server, as a person on this machine would.
@@ -131,7 +169,11 @@ async fn login_code(dir: &Path) -> anyhow::Result<String> {
         .stdin(Stdio::null())
         .output()
         .await?;
-    anyhow::ensure!(output.status.success(), "no login: {}", String::from_utf8_lossy(&output.stderr).trim());
+    anyhow::ensure!(
+        output.status.success(),
+        "no login: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
@@ -158,10 +200,17 @@ pub(crate) async fn take_down(data: &Path) -> anyhow::Result<()> {
         let role = if name.starts_with("host") { "agent" } else { name };
         if let Some(pid) = supervise::running(&dir.join(format!("{name}.pid")), role) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            let gone = || async { supervise::running(&dir.join(format!("{name}.pid")), role).is_none().then_some(()) };
+            let gone = || async {
+                supervise::running(&dir.join(format!("{name}.pid")), role).is_none().then_some(())
+            };
             wait_for(&format!("{name} ends"), gone).await?;
         }
     }
-    pipeyard_fleet::remove_everything(&dir.join("fleet")).await.context("failed to remove the fleet's containers")?;
+    pipeyard_runner::remove_everything(&dir.join("runner"))
+        .await
+        .context("failed to remove the runner's containers")?;
+    pipeyard_fleet::remove_everything(&dir.join("fleet"))
+        .await
+        .context("failed to remove the fleet's containers")?;
     fs::remove_dir_all(&dir).with_context(|| format!("failed to remove {}", dir.display()))
 }

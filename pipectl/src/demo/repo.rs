@@ -20,7 +20,8 @@ pub(crate) struct ShopRepo {
 impl ShopRepo {
     /// Makes both below `dir`.
     pub(crate) async fn make(dir: &Path, shop: &Path) -> anyhow::Result<Self> {
-        let shop = fs::canonicalize(shop).with_context(|| format!("there is no shop at {}", shop.display()))?;
+        let shop = fs::canonicalize(shop)
+            .with_context(|| format!("there is no shop at {}", shop.display()))?;
         let it = Self { bare: dir.join("shop.git"), work: dir.join("shop"), shop };
         fs::create_dir_all(dir)?;
         git(dir, &["init", "-q", "--bare", "-b", "main", "shop.git"]).await?;
@@ -32,7 +33,11 @@ impl ShopRepo {
 
     /// Commits and pushes a version: the shop with the files of `versions/<version>` on top.
     /// Answers the commit.
-    pub(crate) async fn push_version(&self, version: &str, message: &str) -> anyhow::Result<String> {
+    pub(crate) async fn push_version(
+        &self,
+        version: &str,
+        message: &str,
+    ) -> anyhow::Result<String> {
         let overlay = self.shop.join("versions").join(version);
         if overlay.is_dir() {
             copy(&overlay, &self.work, &[])?;
@@ -56,7 +61,8 @@ fn copy(from: &Path, to: &Path, without: &[&str]) -> anyhow::Result<()> {
             copy(&entry.path(), &target, &[])?;
         } else {
             // `fs::copy` keeps the mode: scripts stay executable.
-            fs::copy(entry.path(), &target).with_context(|| format!("failed to copy {}", entry.path().display()))?;
+            fs::copy(entry.path(), &target)
+                .with_context(|| format!("failed to copy {}", entry.path().display()))?;
         }
     }
     Ok(())
@@ -75,6 +81,10 @@ async fn git(dir: &Path, args: &[&str]) -> anyhow::Result<String> {
         .output()
         .await
         .context("failed to start git")?;
-    anyhow::ensure!(output.status.success(), "git {args:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    anyhow::ensure!(
+        output.status.success(),
+        "git {args:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

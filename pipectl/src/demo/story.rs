@@ -8,7 +8,10 @@ use std::{
 use anyhow::Context as _;
 use pipeyard_api::{
     client::Client,
-    deploys::{Applied, DeploymentDetail, DeploymentView, DoraView, EnvironmentView, EnvironmentsFile, IncidentView, OpenIncident},
+    deploys::{
+        Applied, DeploymentDetail, DeploymentView, DoraView, EnvironmentView, EnvironmentsFile,
+        IncidentView, OpenIncident,
+    },
     views::{AddRepo, AddedRepo, Page, RunDetail, RunView},
 };
 use pipeyard_model::{RunId, Status};
@@ -30,7 +33,15 @@ pub(crate) async fn tell_story(demo: &Running, shop: &Path, seed: u64) -> anyhow
 
     let repo = ShopRepo::make(&demo.dir().join("git"), shop).await?;
     let added: AddedRepo = client
-        .post("/api/repos", &AddRepo { name: None, url: repo.bare.display().to_string(), forge: None, default_branch: None })
+        .post(
+            "/api/repos",
+            &AddRepo {
+                name: None,
+                url: repo.bare.display().to_string(),
+                forge: None,
+                default_branch: None,
+            },
+        )
         .await
         .context("failed to add the repository")?;
     pipeyard_cli::commands::hook::install(
@@ -39,16 +50,25 @@ pub(crate) async fn tell_story(demo: &Running, shop: &Path, seed: u64) -> anyhow
         &added.hook_secret,
     )
     .map_err(|f| anyhow::anyhow!(f.message))?;
-    let text = std::fs::read_to_string(shop.join("envs.yml")).context("failed to read the shop's envs.yml")?;
-    let envs: EnvironmentsFile = serde_yaml::from_str(&text).context("the shop's envs.yml isn't right")?;
+    let text = std::fs::read_to_string(shop.join("envs.yml"))
+        .context("failed to read the shop's envs.yml")?;
+    let envs: EnvironmentsFile =
+        serde_yaml::from_str(&text).context("the shop's envs.yml isn't right")?;
     let ports: Vec<(String, u16)> = envs
         .environments
         .values()
         .flat_map(|e| e.services.iter().map(|(name, s)| (name.to_string(), s.listen)))
         .collect();
-    let port = |name: &str| ports.iter().find(|(n, _)| n == name).map(|(_, p)| *p).context("a service is missing in envs.yml");
+    let port = |name: &str| {
+        ports
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, p)| *p)
+            .context("a service is missing in envs.yml")
+    };
     let (web, worker) = (port("web")?, port("worker")?);
-    let _: Applied = client.put("/api/environments", &envs).await.context("failed to apply the environments")?;
+    let _: Applied =
+        client.put("/api/environments", &envs).await.context("failed to apply the environments")?;
     tell("1. a bare repository with the sample shop, two services in production: web and worker");
 
     tell("2. push v1: the first release of both services");
@@ -56,7 +76,8 @@ pub(crate) async fn tell_story(demo: &Running, shop: &Path, seed: u64) -> anyhow
 
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let users = Load::start(http.clone(), format!("http://127.0.0.1:{web}/"), WEB_LOAD, seed);
-    let prober = Load::start(http.clone(), format!("http://127.0.0.1:{worker}/"), WORKER_LOAD, seed ^ 1);
+    let prober =
+        Load::start(http.clone(), format!("http://127.0.0.1:{worker}/"), WORKER_LOAD, seed ^ 1);
     tell(&format!("   users arrive: {WEB_LOAD} requests a second at http://127.0.0.1:{web}/"));
 
     tell("3. push v2: a canary for web, judged while traffic shifts, then rolling for worker");
@@ -83,7 +104,8 @@ pub(crate) async fn tell_story(demo: &Running, shop: &Path, seed: u64) -> anyhow
     facts["dora"] = metrics(&dora);
     tell("6. DORA metrics, each with the rows behind it:");
     for metric in &dora.metrics {
-        let value = metric.value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3} {}", metric.unit));
+        let value =
+            metric.value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3} {}", metric.unit));
         let numerator = metric.numerator.map(|n| format!("{n} of ")).unwrap_or_default();
         tell(&format!("   {:<34} {value} ({numerator}{})", metric.title, metric.n));
     }
@@ -102,7 +124,13 @@ fn metrics(dora: &DoraView) -> Value {
 }
 
 /// Pushes a version and waits until its run has ended; notes what came of it.
-async fn version(client: &Client, repo: &ShopRepo, name: &str, message: &str, facts: &mut Value) -> anyhow::Result<()> {
+async fn version(
+    client: &Client,
+    repo: &ShopRepo,
+    name: &str,
+    message: &str,
+    facts: &mut Value,
+) -> anyhow::Result<()> {
     let began = Instant::now();
     let commit = repo.push_version(name, message).await?;
     let id = run_of(client, &commit).await?;
@@ -113,7 +141,8 @@ async fn version(client: &Client, repo: &ShopRepo, name: &str, message: &str, fa
         let why = job.reason.as_ref().map(|r| format!(": {}", r.message)).unwrap_or_default();
         tell(&format!("   {:<10} {conclusion}{why}", job.name));
         if let Some(deployment) = job.deployment {
-            let detail: DeploymentDetail = client.get(&format!("/api/deployments/{deployment}")).await?;
+            let detail: DeploymentDetail =
+                client.get(&format!("/api/deployments/{deployment}")).await?;
             note_deployment(name, &detail, facts);
         }
     }
@@ -158,7 +187,11 @@ async fn ended(client: &Client, id: RunId) -> anyhow::Result<RunDetail> {
         if run.run.status == Status::Finished {
             return Ok(run);
         }
-        anyhow::ensure!(Instant::now() < deadline, "run {id} hasn't ended within {} s", VERSION.as_secs());
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "run {id} hasn't ended within {} s",
+            VERSION.as_secs()
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -179,7 +212,8 @@ async fn incident(client: &Client, facts: &Value) -> anyhow::Result<()> {
     let again: IncidentView = client.post("/api/incidents", &open).await?;
     anyhow::ensure!(incident.id == again.id, "the same incident was opened twice");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let _: IncidentView = client.post(&format!("/api/incidents/{}/close", incident.id), &json!({})).await?;
+    let _: IncidentView =
+        client.post(&format!("/api/incidents/{}/close", incident.id), &json!({})).await?;
     Ok(())
 }
 
@@ -189,13 +223,16 @@ async fn serving(client: &Client, facts: &Value) -> anyhow::Result<Value> {
     let mut found = json!({});
     for service in environments.iter().flat_map(|e| &e.services) {
         let commit = service.serving.as_ref().map(|s| s.release.commit.clone());
-        let version = ["v1", "v2", "v3"].into_iter().find(|v| facts["runs"][*v]["commit"].as_str() == commit.as_deref());
+        let version = ["v1", "v2", "v3"]
+            .into_iter()
+            .find(|v| facts["runs"][*v]["commit"].as_str() == commit.as_deref());
         found[service.name.as_str()] = json!(version);
     }
     Ok(found)
 }
 
 async fn answer(http: &reqwest::Client, port: u16) -> Option<String> {
-    let text = http.get(format!("http://127.0.0.1:{port}/")).send().await.ok()?.text().await.ok()?;
+    let text =
+        http.get(format!("http://127.0.0.1:{port}/")).send().await.ok()?.text().await.ok()?;
     text.lines().next().map(|line| line.chars().take(120).collect())
 }

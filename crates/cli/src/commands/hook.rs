@@ -100,7 +100,7 @@ async fn tell(file: &Path) -> Result<(), String> {
 ///
 /// # Errors
 /// When the folder isn't a repository, has another post-receive hook, or can't be written.
-pub(crate) fn install(repo: &Path, url: &str, secret: &str) -> Result<(), Failure> {
+pub fn install(repo: &Path, url: &str, secret: &str) -> Result<(), Failure> {
     let git_dir = [repo.to_path_buf(), repo.join(".git")]
         .into_iter()
         .find(|dir| {
