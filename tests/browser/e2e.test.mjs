@@ -234,7 +234,7 @@ test('what failed is rerun by one key, and the run’s page follows', { skip }, 
 test('every page opens, none scrolls sideways at 360 pixels', async () => {
   for (const width of [1440, 360]) {
     await page.setViewportSize({ width, height: 800 });
-    for (const path of ['/runs', '/deployments', '/dora', '/incidents', '/environments', '/runners', '/repos', '/secrets', ...(run ? [`/runs/${run}`, `/runs/${run}?overview`] : [])]) {
+    for (const path of ['/runs', '/deployments', '/dora', '/incidents', '/environments', '/runners', '/repos', '/secrets', '/audit', ...(run ? [`/runs/${run}`, `/runs/${run}?overview`] : [])]) {
       await open(path);
       await page.waitForFunction(() => document.querySelector('main h1') && !/^Loading/m.test(document.querySelector('main').innerText));
       assert.equal(await sideways(page), 0, `${path} at ${width}`);

@@ -145,3 +145,10 @@ export function logOf(runId, jobName, epoch) {
   }
   return { total: 60, complete: true, line: (n) => line(n, n % 7 === 0 ? `${ESC}[1;34m==>${ESC}[0m stage ${n / 7}` : `working on part ${n}`) };
 }
+
+export const audit = [
+  { seq: 4, at: at(3400), actor: 'Mina Park', action: 'deployment.approve', target: 'deployment 13' },
+  { seq: 3, at: at(2400), actor: 'Jonas Weber', action: 'run.cancel', target: 'run 82' },
+  { seq: 2, at: at(-86400), actor: 'Mina Park', action: 'secret.set', target: 'DATABASE_PASSWORD of shop' },
+  { seq: 1, at: at(-90000), actor: 'pipeyard', action: 'repo.add', target: 'shop' },
+];

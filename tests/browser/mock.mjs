@@ -138,6 +138,7 @@ async function handle(state, request, response) {
     state.repos = state.repos.filter((r) => r.name !== m[1]);
     return send(response, 204);
   }
+  if (path === '/api/audit') return send(response, 200, { items: fixtures.audit });
   if (path === '/api/runners') return send(response, 200, state.runners);
   if (path === '/api/runners/tokens') return send(response, 201, { token: 'pyr_4f1c9a0b7d', expires_at: new Date(Date.now() + 3_600_000).toISOString() });
   if ((m = /^\/api\/runners\/(.+)$/.exec(path)) && method === 'DELETE') {

@@ -275,7 +275,7 @@ test('a secret goes in, is refused when short, and never comes out', async () =>
 test('the keys go everywhere and say so', async () => {
   await open('/runs');
   await see('Print a hundred thousand lines');
-  for (const [keys, path] of [['g d', '/deployments'], ['g m', '/dora'], ['g i', '/incidents'], ['g e', '/environments'], ['g q', '/runners'], ['g p', '/repos'], ['g s', '/secrets'], ['g r', '/runs']]) {
+  for (const [keys, path] of [['g d', '/deployments'], ['g m', '/dora'], ['g i', '/incidents'], ['g e', '/environments'], ['g q', '/runners'], ['g p', '/repos'], ['g s', '/secrets'], ['g a', '/audit'], ['g r', '/runs']]) {
     for (const key of keys.split(' ')) await page.keyboard.press(key);
     await page.waitForURL(`**${path}`);
   }

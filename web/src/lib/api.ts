@@ -3,7 +3,7 @@
 // for a new login. Reads can be aborted; writes are never repeated by themselves.
 
 import type {
-  AddedRepo, Artifact, Deployment, DeploymentDetail, Dora, Environment, Incident, LogMatches, LogPage, Me, Page,
+  AddedRepo, Artifact, AuditEntry, Deployment, DeploymentDetail, Dora, Environment, Incident, LogMatches, LogPage, Me, Page,
   RegistrationToken, Repo, Run, RunDetail, Runner, Secret,
 } from './types.ts';
 
@@ -107,6 +107,8 @@ export const api = {
     post<Incident>('/api/incidents', body),
   closeIncident: (id: number, restored_at: string | null) =>
     post<Incident>(`/api/incidents/${id}/close`, restored_at ? { restored_at } : {}),
+
+  audit: (query: Query, signal?: AbortSignal) => get<Page<AuditEntry>>('/api/audit', query, signal),
 
   repos: (signal?: AbortSignal) => get<Repo[]>('/api/repos', {}, signal),
   addRepo: (body: { url: string; name?: string; forge?: string; default_branch?: string }) =>

@@ -13,6 +13,8 @@ export class Resource<T> {
   #abort: AbortController | undefined;
   #load: ((signal: AbortSignal) => Promise<T>) | undefined;
   #again = false;
+  /** How long the last load took; what is slow to load is loaded less often. */
+  took = 0;
 
   /** Loads by `load`; forgets the present data first if `fresh`. */
   async run(load: (signal: AbortSignal) => Promise<T>, fresh: boolean): Promise<void> {
@@ -26,6 +28,7 @@ export class Resource<T> {
       this.error = undefined;
     }
     this.loading = true;
+    const start = performance.now();
     try {
       const data = await load(abort.signal);
       if (this.#abort !== abort) return;
@@ -36,6 +39,7 @@ export class Resource<T> {
       this.error = error;
     }
     this.loading = false;
+    this.took = performance.now() - start;
     this.#abort = undefined;
     if (this.#again) void this.reload();
   }
@@ -58,7 +62,7 @@ export class Resource<T> {
 
 /**
  * A resource of a component: loads whenever what `key` returns changes, and again when an event
- * arrives that `when` accepts (joined within 150 ms) or the live connection was lost and came back.
+ * arrives that `when` accepts (joined within 150 ms, or four times what a load takes) or the live connection was lost and came back.
  */
 export function resource<K, T>(
   key: () => K,
@@ -83,7 +87,7 @@ export function resource<K, T>(
         timer ??= setTimeout(() => {
           timer = undefined;
           void it.reload();
-        }, 150);
+        }, Math.max(150, it.took * 4));
       });
       return () => {
         stop();
@@ -92,4 +96,15 @@ export function resource<K, T>(
     });
   }
   return it;
+}
+
+/** Loads again every `ms` while `active` says so and the tab is shown: for what changes without events. */
+export function refresh<T>(it: Resource<T>, active: () => boolean, ms: number): void {
+  $effect(() => {
+    if (!active()) return undefined;
+    const timer = setInterval(() => {
+      if (!document.hidden) void it.reload();
+    }, ms);
+    return () => clearInterval(timer);
+  });
 }

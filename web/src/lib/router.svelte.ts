@@ -25,6 +25,7 @@ const table: [pattern: string, name: string][] = [
   ['/runners', 'runners'],
   ['/repos', 'repos'],
   ['/secrets', 'secrets'],
+  ['/audit', 'audit'],
 ];
 
 export function match(path: string): { name: string; params: Params } {

@@ -168,6 +168,14 @@ export interface Secret {
   used_at: Time | null;
 }
 
+export interface AuditEntry {
+  seq: number;
+  at: Time;
+  actor: string;
+  action: string;
+  target: string;
+}
+
 export interface Me {
   user: string;
   name: string;
