@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod mirror;
 pub mod openapi;
 pub mod outgoing;
+pub mod providers;
 pub mod seal;
 pub mod state;
 pub mod tasks;

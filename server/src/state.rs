@@ -9,8 +9,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ServerConfig, blobs::Blobs, http::login::LoginLimit, log::Logs, metrics::Metrics,
-    mirror::Mirrors, seal::Seal,
+    ServerConfig,
+    blobs::Blobs,
+    http::login::LoginLimit,
+    log::Logs,
+    metrics::Metrics,
+    mirror::Mirrors,
+    providers::{ConfiguredProviders, Providers},
+    seal::Seal,
 };
 
 /// Event streams that may be open at once.
@@ -35,6 +41,8 @@ pub struct AppState {
     pub blobs: Blobs,
     /// Logs of attempts.
     pub logs: Arc<Logs>,
+    /// Who carries deployments out.
+    pub providers: Arc<dyn Providers>,
     /// Wrong sign-ins of the last minute.
     pub logins: Arc<LoginLimit>,
     /// Numbers for Prometheus.
@@ -67,6 +75,7 @@ impl AppState {
             blobs: Blobs::open(data.join("blobs"))?,
             mirrors: Arc::new(Mirrors::new(data)),
             logs: Arc::new(Logs::open(data.join("logs"))?),
+            providers: Arc::new(ConfiguredProviders::new(config.credentials.clone())),
             store,
             clock,
             config: Arc::new(config),

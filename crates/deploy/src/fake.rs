@@ -140,12 +140,49 @@ impl FakeProvider {
         self.lock().calls.clone()
     }
 
+    fn create_now(&self, request: &CreateRequest) -> CreateAnswer {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        inner.arrive(now);
+        let lost = || CreateAnswer::Lost("connection reset".into());
+        if inner.down {
+            return lost();
+        }
+        match inner.next_fault() {
+            Some(Fault::CutBefore) => lost(),
+            Some(Fault::CutAfter) => {
+                inner.calls.push("create");
+                let _ = inner.make(request.clone(), now);
+                lost()
+            }
+            Some(Fault::Late(by)) => {
+                inner.late.push((now + by, request.clone()));
+                lost()
+            }
+            None => {
+                inner.calls.push("create");
+                inner.make(request.clone(), now)
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries `work` out as the next fault lets it.
-    fn call<T>(
+    /// Carries `work` out as the next fault lets it. The caller may be dropped between the effect
+    /// and its answer.
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&mut Inner, Timestamp) -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
+        let answer = self.carry_out(name, work);
+        tokio::task::yield_now().await;
+        answer
+    }
+
+    fn carry_out<T>(
         &self,
         name: &'static str,
         work: impl FnOnce(&mut Inner, Timestamp) -> Result<T, ProviderError>,
@@ -282,37 +319,17 @@ impl Inner {
 #[async_trait]
 impl Provider for FakeProvider {
     async fn prepare(&self, _: &Group, _: Style) -> Result<(), ProviderError> {
-        self.call("prepare", |_, _| Ok(()))
+        self.call("prepare", |_, _| Ok(())).await
     }
 
     async fn upload(&self, _: &Bundle, _: &Path) -> Result<(), ProviderError> {
-        self.call("upload", |_, _| Ok(()))
+        self.call("upload", |_, _| Ok(())).await
     }
 
     async fn create(&self, request: &CreateRequest) -> CreateAnswer {
-        let now = self.clock.now();
-        let mut inner = self.lock();
-        inner.arrive(now);
-        let lost = || CreateAnswer::Lost("connection reset".into());
-        if inner.down {
-            return lost();
-        }
-        match inner.next_fault() {
-            Some(Fault::CutBefore) => lost(),
-            Some(Fault::CutAfter) => {
-                inner.calls.push("create");
-                let _ = inner.make(request.clone(), now);
-                lost()
-            }
-            Some(Fault::Late(by)) => {
-                inner.late.push((now + by, request.clone()));
-                lost()
-            }
-            None => {
-                inner.calls.push("create");
-                inner.make(request.clone(), now)
-            }
-        }
+        let answer = self.create_now(request);
+        tokio::task::yield_now().await;
+        answer
     }
 
     async fn find(
@@ -328,6 +345,7 @@ impl Provider for FakeProvider {
             let active = inner.active(group).map(|m| m.id.clone());
             Ok(Finding { ours: ours.map(|m| m.id.clone()), active })
         })
+        .await
     }
 
     async fn observe(&self, id: &str) -> Result<Snapshot, ProviderError> {
@@ -358,6 +376,7 @@ impl Provider for FakeProvider {
                 successor: made.successor.clone(),
             })
         })
+        .await
     }
 
     async fn targets(&self, id: &str) -> Result<Vec<Target>, ProviderError> {
@@ -367,6 +386,7 @@ impl Provider for FakeProvider {
             let state = if done { "succeeded" } else { "in_progress" };
             Ok(vec![Target { id: "fake-1".into(), state: state.into(), events: vec![] }])
         })
+        .await
     }
 
     async fn proceed(&self, id: &str) -> Result<(), ProviderError> {
@@ -377,6 +397,7 @@ impl Provider for FakeProvider {
             }
             Ok(())
         })
+        .await
     }
 
     async fn stop(&self, id: &str, roll_back: bool) -> Result<(), ProviderError> {
@@ -387,6 +408,7 @@ impl Provider for FakeProvider {
             }
             Ok(())
         })
+        .await
     }
 
     fn settles_within(&self) -> Duration {
@@ -425,9 +447,10 @@ impl TrafficControl for FakeProvider {
             (traffic.weight, traffic.epoch) = (weight, epoch);
             Ok(inner.report(group, now))
         })
+        .await
     }
 
     async fn traffic(&self, group: &GroupName) -> Result<TrafficReport, ProviderError> {
-        self.call("traffic", |inner, now| Ok(inner.report(group, now)))
+        self.call("traffic", |inner, now| Ok(inner.report(group, now))).await
     }
 }

@@ -5,7 +5,7 @@ use pipeyard_api::deploys::{
     Applied, CommitsView, EnvironmentsFile, IncidentView, SampleView, TimelineView,
 };
 use pipeyard_model::{
-    DeploymentId, EnvironmentName, IncidentId, ServiceName, Timestamp,
+    DeploymentId, EnvironmentName, IncidentId, ServiceName, Timestamp, UserId,
     deployment::{Approval, Deployment, Entry, Purpose, Reason, State, Times},
 };
 use pipeyard_store::{
@@ -18,7 +18,7 @@ use pipeyard_store::{
 use sqlx::SqliteConnection;
 
 use crate::{
-    SqliteStore, column,
+    SqliteStore, audit, column,
     column::failed,
     deployments_dora, deployments_env, deployments_incidents,
     events::{self, NewEvent},
@@ -78,7 +78,7 @@ async fn create(
     if let Some(row) = known {
         return row.deployment();
     }
-    let (environment, service) = (new.environment.as_str(), new.service.as_str());
+    let (environment, service) = (new.environment.to_string(), new.service.to_string());
     let sequence = sqlx::query_scalar!(
         "UPDATE services SET sequence = sequence + 1
          WHERE environment = ? AND name = ? AND retired_at IS NULL RETURNING sequence",
@@ -149,6 +149,10 @@ async fn create(
     tell(c, &deployment, &[requested], now).await?;
     if let Some(job) = deployment.job {
         runs::deploy_started(c, job, id, now).await?;
+    }
+    if let Some(by) = new.by {
+        let target = format!("deployment {id} of {environment}/{service}");
+        audit::record(c, Some(by), "deployment.rollback", &target, now).await?;
     }
     Ok(deployment)
 }
@@ -231,7 +235,7 @@ async fn tell(
 }
 
 async fn change(c: &mut SqliteConnection, change: Change, now: Timestamp) -> StoreResult<()> {
-    let Change { next, entries, look, judge, sample } = change;
+    let Change { next, entries, look, judge, sample, by } = change;
     write_document(c, &next, next.version - 1).await?;
     let id = next.id.0;
     if let Some(look) = look {
@@ -253,6 +257,9 @@ async fn change(c: &mut SqliteConnection, change: Change, now: Timestamp) -> Sto
     if let (Some(outcome), Some(job)) = (next.state.outcome(), next.job) {
         let reason = next.reason.as_ref().map(|r| (r.code.clone(), r.message.clone()));
         runs::deploy_finished(c, job, outcome.conclusion(), reason, now).await?;
+    }
+    if let Some((by, action)) = by {
+        audit::record(c, Some(by), action, &format!("deployment {id}"), now).await?;
     }
     tell(c, &next, &entries, now).await
 }
@@ -340,9 +347,10 @@ impl Deployments for SqliteStore {
         &self,
         file: EnvironmentsFile,
         dry_run: bool,
+        by: UserId,
         now: Timestamp,
     ) -> StoreResult<Applied> {
-        deployments_env::apply(self, file, dry_run, now).await
+        deployments_env::apply(self, file, dry_run, by, now).await
     }
 
     async fn environments(&self) -> StoreResult<Vec<Environment>> {
@@ -550,10 +558,16 @@ impl Deployments for SqliteStore {
         id: IncidentId,
         restored_at: Timestamp,
         by: &str,
+        user: UserId,
+        now: Timestamp,
     ) -> StoreResult<IncidentView> {
         let by = by.to_owned();
         self.write(move |c| {
-            Box::pin(async move { deployments_incidents::close(c, id, restored_at, &by).await })
+            Box::pin(async move {
+                audit::record(c, Some(user), "incident.close", &format!("incident {id}"), now)
+                    .await?;
+                deployments_incidents::close(c, id, restored_at, &by, now).await
+            })
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! Environments and services: what the file says becomes the rows, and the differences are told.
 
 use pipeyard_api::deploys::{Applied, EnvironmentChange, EnvironmentsFile, ServiceSpec};
-use pipeyard_model::{EnvironmentName, ServiceName, Timestamp};
+use pipeyard_model::{EnvironmentName, ServiceName, Timestamp, UserId};
 use pipeyard_store::{
     StoreError, StoreResult,
     deployments::{Environment, Place},
@@ -9,7 +9,7 @@ use pipeyard_store::{
 use serde_json::Value;
 use sqlx::SqliteConnection;
 
-use crate::{SqliteStore, column, column::failed};
+use crate::{SqliteStore, audit, column, column::failed};
 
 pub(crate) async fn environments(c: &mut SqliteConnection) -> StoreResult<Vec<Environment>> {
     let rows = sqlx::query!(
@@ -74,6 +74,7 @@ pub(crate) async fn apply(
     store: &SqliteStore,
     file: EnvironmentsFile,
     dry_run: bool,
+    by: UserId,
     now: Timestamp,
 ) -> StoreResult<Applied> {
     let (tell, told) = tokio::sync::oneshot::channel();
@@ -81,6 +82,10 @@ pub(crate) async fn apply(
         .write(move |c| {
             Box::pin(async move {
                 let changes = apply_all(c, file, now).await?;
+                for change in &changes {
+                    let action = format!("environment.{}", change.change);
+                    audit::record(c, Some(by), &action, &change.what, now).await?;
+                }
                 // The caller may be gone.
                 let _ = tell.send(changes);
                 if dry_run { Err(StoreError::conflict(DRY, "")) } else { Ok(()) }

@@ -6,7 +6,7 @@ use pipeyard_store::{StoreError, StoreResult, deployments::NewIncident};
 use sqlx::SqliteConnection;
 
 use crate::{
-    column,
+    audit, column,
     column::failed,
     events::{self, NewEvent},
 };
@@ -124,6 +124,7 @@ pub(crate) async fn open(
     .map_err(failed)?;
     let event = NewEvent { kind: "incident.changed", run: None, job: None, deployment };
     events::append(c, &[event], now).await?;
+    audit::record(c, Some(new.user), "incident.open", &format!("incident {id}"), now).await?;
     one(c, id).await
 }
 
@@ -132,6 +133,7 @@ pub(crate) async fn close(
     id: IncidentId,
     restored_at: Timestamp,
     by: &str,
+    now: Timestamp,
 ) -> StoreResult<IncidentView> {
     let incident = one(c, id.0).await?;
     if incident.restored_at.is_some() {
@@ -158,7 +160,7 @@ pub(crate) async fn close(
     .map_err(failed)?;
     let deployment = incident.deployment.map(|d| d.0);
     let event = NewEvent { kind: "incident.changed", run: None, job: None, deployment };
-    events::append(c, &[event], restored_at).await?;
+    events::append(c, &[event], now).await?;
     one(c, id.0).await
 }
 

@@ -10,7 +10,7 @@ use pipeyard_api::deploys::{
     ServiceSpec, TargetView, TimelineView,
 };
 use pipeyard_model::{
-    DeploymentId, EnvironmentName, Epoch, IncidentId, JobId, ServiceName, Timestamp,
+    DeploymentId, EnvironmentName, Epoch, IncidentId, JobId, ServiceName, Timestamp, UserId,
     deployment::{Deployment, Entry, Purpose, Release},
     plan::{HealthLimit, Otherwise, Strategy},
 };
@@ -71,6 +71,8 @@ pub struct NewDeployment {
     pub needs_approval: bool,
     /// What the person said who asked.
     pub comment: Option<String>,
+    /// The person who asked, for the audit log.
+    pub by: Option<UserId>,
 }
 
 /// What was last seen of a deployment. Replaced as a whole; nothing is decided by it.
@@ -121,6 +123,8 @@ pub struct Change {
     pub judge: Option<String>,
     /// What was measured.
     pub sample: Option<SampleView>,
+    /// The person who decided, and what (`deployment.approve`), for the audit log.
+    pub by: Option<(UserId, &'static str)>,
 }
 
 impl Change {
@@ -128,7 +132,7 @@ impl Change {
     #[must_use]
     pub fn of(applied: pipeyard_model::deployment::Applied) -> Self {
         let pipeyard_model::deployment::Applied { next, entries } = applied;
-        Self { next, entries, look: None, judge: None, sample: None }
+        Self { next, entries, look: None, judge: None, sample: None, by: None }
     }
 }
 
@@ -187,6 +191,8 @@ pub struct NewIncident {
     pub deployment: Option<(DeploymentId, String)>,
     /// Who opens it.
     pub by: String,
+    /// The same, for the audit log.
+    pub user: UserId,
 }
 
 /// Everything that the metrics of some places rest on.
@@ -210,6 +216,7 @@ pub trait Deployments {
         &self,
         file: EnvironmentsFile,
         dry_run: bool,
+        by: UserId,
         now: Timestamp,
     ) -> StoreResult<Applied>;
     /// Environments that aren't retired, by name.
@@ -277,6 +284,8 @@ pub trait Deployments {
         id: IncidentId,
         restored_at: Timestamp,
         by: &str,
+        user: UserId,
+        now: Timestamp,
     ) -> StoreResult<IncidentView>;
     /// Incidents, newest impact first, at most 500.
     async fn incidents(

@@ -1,0 +1,138 @@
+//! Starting at the provider, exactly once.
+
+use pipeyard_deploy::provider::{Bundle, CreateAnswer, CreateRequest, ProviderError};
+use pipeyard_model::{
+    IntentId,
+    deployment::{Event, Intent, Reason, Replaced},
+    plan::Otherwise,
+};
+
+use super::{
+    carry::{Carry, Trouble},
+    commits,
+    plan::{self, Target},
+};
+use crate::providers::Reach;
+
+/// Its turn came: everything that may be repeated is done first, then the intent is stored, then
+/// the provider is asked.
+pub(super) async fn start(carry: &mut Carry<'_>) -> Result<(), Trouble> {
+    let store = &carry.state.store;
+    let d = &carry.stored.deployment;
+    let serving = store.serving(&d.environment, &d.service).await?;
+    let replaces = serving.map(|s| Replaced { deployment: s.id, release: s.release });
+    // What it replaces decides whether it is a canary at all.
+    carry.stored.deployment.replaces.clone_from(&replaces);
+    let Some((reach, target)) = reach(carry).await? else { return Ok(()) };
+    let bundle = Bundle { sha256: carry.stored.deployment.release.sha256.clone() };
+    let Some(file) = carry.state.blobs.path(&bundle.sha256) else {
+        let text = format!("the bundle {} is gone from the server's store", bundle.sha256);
+        return carry.apply(Event::Refused(Reason::new("bundle_gone", text))).await;
+    };
+    let ready = async {
+        reach.provider.prepare(&target.group, target.style).await?;
+        reach.provider.upload(&bundle, &file).await
+    };
+    if let Err(error) = ready.await {
+        return unavailable(carry, error).await;
+    }
+    commits::record(carry).await?;
+    let token = IntentId::new();
+    carry.apply(Event::TurnCame { token, replaces }).await?;
+    ask(carry, &reach, &target, token).await
+}
+
+/// Asks the provider and stores what came of it. Only called right after the intent was stored, or
+/// its token was proven absent, by this very pass.
+async fn ask(
+    carry: &mut Carry<'_>,
+    reach: &Reach,
+    target: &Target,
+    token: IntentId,
+) -> Result<(), Trouble> {
+    let d = &carry.stored.deployment;
+    let commit = d.release.commit.get(..9).unwrap_or(&d.release.commit);
+    let request = CreateRequest {
+        group: target.group.name.clone(),
+        token,
+        note: format!("deployment {} of {} at {commit}", d.id, d.release.repo_name),
+        bundle: Bundle { sha256: d.release.sha256.clone() },
+        style: target.style,
+        roll_back: d.otherwise == Otherwise::Rollback,
+    };
+    tracing::info!(deployment.id = %d.id, limits = carry.limits_text(), "the provider is asked");
+    let event = match reach.provider.create(&request).await {
+        CreateAnswer::Created(provider) => Event::Created { provider, adopted: false },
+        // Whose it is: the next pass looks.
+        CreateAnswer::Busy => Event::Lost { problem: "it is busy".into() },
+        CreateAnswer::Lost(problem) => Event::Lost { problem },
+        CreateAnswer::Refused { code, message } => {
+            let text = format!("the provider refused it: {code}: {message}");
+            Event::Refused(Reason::new("provider_refused", text))
+        }
+    };
+    carry.apply(event).await
+}
+
+/// The intent is stored, and whether the provider heard isn't known.
+pub(super) async fn find(carry: &mut Carry<'_>, intent: &Intent) -> Result<(), Trouble> {
+    let Some((reach, target)) = reach(carry).await? else { return Ok(()) };
+    let found = reach.provider.find(&target.group.name, intent.token, intent.since).await;
+    let finding = match found {
+        Ok(finding) => finding,
+        Err(error) => return carry.apply(Event::Lost { problem: error.to_string() }).await,
+    };
+    if let Some(provider) = finding.ours {
+        return carry.apply(Event::Created { provider, adopted: true }).await;
+    }
+    if carry.now().since(intent.asked) < reach.provider.settles_within() {
+        // A request that is still under way would be doubled.
+        return Ok(());
+    }
+    if let Some(provider) = finding.active {
+        return carry.apply(Event::Busy { provider }).await;
+    }
+    let ended = intent.ended_by.is_some();
+    carry.apply(Event::Absent).await?;
+    if ended { Ok(()) } else { ask(carry, &reach, &target, intent.token).await }
+}
+
+/// Who deploys this, and what is asked for; none when it waits or was refused.
+pub(super) async fn reach<'c>(carry: &mut Carry<'c>) -> Result<Option<(Reach, Target)>, Trouble> {
+    let d = &carry.stored.deployment;
+    let Some(place) = carry.state.store.place(&d.environment, &d.service).await? else {
+        let text = format!("{}/{} was retired", d.environment, d.service);
+        carry.apply(Event::Refused(Reason::new("service_not_found", text))).await?;
+        return Ok(None);
+    };
+    let reach = match carry.state.providers.reach(&place.provider).await {
+        Ok(reach) => reach,
+        Err(error) => {
+            unavailable(carry, error).await?;
+            return Ok(None);
+        }
+    };
+    match plan::target(d, &place, reach.traffic.is_some()) {
+        Ok(target) => Ok(Some((reach, target))),
+        Err(reason) => {
+            carry.apply(Event::Refused(reason)).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// Waits when it may get better, ends when it won't.
+async fn unavailable(carry: &mut Carry<'_>, error: ProviderError) -> Result<(), Trouble> {
+    let waits = !carry.stored.deployment.state.is_active();
+    match error {
+        ProviderError::Unreachable(problem) if waits => {
+            let text = format!("waits until the provider answers: {problem}");
+            carry.wait(Reason::new("provider_unreachable", text)).await
+        }
+        ProviderError::Refused { code, message } if waits => {
+            let text = format!("the provider refused it: {code}: {message}");
+            carry.apply(Event::Refused(Reason::new("provider_refused", text))).await
+        }
+        error => Err(carry.provider_trouble(error)),
+    }
+}
