@@ -363,9 +363,9 @@ fn remote_error(url: &RemoteUrl, output: &Output) -> GitError {
     } else {
         output.stderr.clone()
     };
-    if url.kind() == RemoteKind::Http
-        && message.contains("unable to update url base from redirection")
-    {
+    // Redirects aren't followed: the credentials would go with them.
+    let moved = ["error: 301", "error: 302", "error: 307", "error: 308"];
+    if url.kind() == RemoteKind::Http && moved.iter().any(|code| message.contains(code)) {
         message.push_str("; the repository has moved: add it again by its new address");
     }
     GitError::Remote { remote: url.to_string(), message }

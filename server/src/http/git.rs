@@ -30,8 +30,10 @@ const MAX_REQUEST: usize = 8 * 1024 * 1024;
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// For one answer.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// Answers in the making; others wait.
-const AT_ONCE: usize = 16;
+/// Answers in the making; others wait for [`WAIT`].
+const AT_ONCE: usize = 32;
+/// For a place.
+const WAIT: Duration = Duration::from_secs(120);
 
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 
@@ -201,7 +203,7 @@ async fn serve(
     head: &'static str,
     kind: &'static str,
 ) -> ApiResult<Response> {
-    let place = tokio::time::timeout(BODY_DEADLINE, PLACES.acquire()).await;
+    let place = tokio::time::timeout(WAIT, PLACES.acquire()).await;
     let Ok(Ok(place)) = place else {
         let message = "too many checkouts at once; try again";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message));

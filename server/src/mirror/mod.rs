@@ -38,6 +38,18 @@ impl Mirrors {
         self.root.join(format!("{repo}.git"))
     }
 
+    /// Whose mirrors there are.
+    #[must_use]
+    pub fn ids(&self) -> Vec<RepoId> {
+        let Ok(entries) = std::fs::read_dir(&self.root) else { return Vec::new() };
+        let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
+        entries
+            .flatten()
+            .filter_map(name)
+            .filter_map(|name| name.strip_suffix(".git")?.parse().ok())
+            .collect()
+    }
+
     /// Waits until nobody else writes to the mirror.
     pub async fn write_lock(&self, repo: RepoId) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {

@@ -3,8 +3,10 @@
 //! would have.
 //!
 //! A hook may be on its way while the comparison runs, so a difference is taken for a push only a
-//! moment later, and the store knows a push that a hook has told of in the meantime. The first sight
-//! of a repository asks for nothing.
+//! moment later, and the store knows a push that a hook has told of in the meantime. A difference
+//! that a newer push has overtaken by then is left alone: made up now, an old commit would run after
+//! a newer one. At the start nothing is waited for, because no hook could have been heard before.
+//! The first sight of a repository asks for nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -73,27 +75,51 @@ async fn round(state: &AppState, memory: &mut Memory) {
         .collect()
         .await;
     let mut waiting = HashMap::new();
-    let mut ripe = Vec::new();
+    let (mut missed, mut recent) = (Vec::new(), Vec::new());
     for (repo, differences) in found {
         let Some(differences) = differences else { continue };
         let first = memory.compared.insert(repo.id);
         for difference in differences {
+            if first {
+                missed.push((repo.clone(), difference));
+                continue;
+            }
             let key = (repo.id, difference.reference.clone());
-            let patient = repo.forge == Forge::Github && !first;
-            if patient && memory.waiting.get(&key) != Some(&difference.after) {
+            if repo.forge == Forge::Github && memory.waiting.get(&key) != Some(&difference.after) {
                 waiting.insert(key, difference.after);
             } else {
-                ripe.push((repo.clone(), difference));
+                recent.push((repo.clone(), difference));
             }
         }
     }
     memory.waiting = waiting;
-    if !ripe.is_empty() {
-        tokio::time::sleep(HOOK_GRACE).await;
-        if let Err(error) = make_up(state, &ripe).await {
-            tracing::error!(%error, "missed pushes couldn't be stored");
+    let stored = async {
+        make_up(state, &missed).await?;
+        if !recent.is_empty() {
+            tokio::time::sleep(HOOK_GRACE).await;
+            make_up(state, &not_overtaken(state, recent).await?).await?;
+        }
+        StoreResult::Ok(())
+    };
+    if let Err(error) = stored.await {
+        tracing::error!(%error, "missed pushes couldn't be stored");
+    }
+}
+
+/// Leaves out branches that a hook has moved on in the meantime.
+async fn not_overtaken(
+    state: &AppState,
+    differences: Vec<(Repo, Difference)>,
+) -> StoreResult<Vec<(Repo, Difference)>> {
+    let mut left = Vec::new();
+    for (repo, difference) in differences {
+        let seen = state.store.seen_refs(repo.id).await?;
+        let seen = seen.into_iter().find(|(name, _)| *name == difference.reference);
+        if seen.map(|(_, sha)| sha) == difference.before {
+            left.push((repo, difference));
         }
     }
+    Ok(left)
 }
 
 async fn repos(state: &AppState) -> Vec<Repo> {
@@ -103,23 +129,40 @@ async fn repos(state: &AppState) -> Vec<Repo> {
     })
 }
 
-/// Repacks mirrors, one after another.
+/// Repacks mirrors, one after another, and removes those of removed repositories.
 async fn keep_maintaining(state: &AppState) {
     loop {
         tokio::time::sleep(MAINTENANCE).await;
-        for repo in repos(state).await {
-            if !state.mirrors.path(repo.id).exists() {
-                continue;
-            }
-            let kept = match mirror::open(state, repo.id).await {
-                Ok(mirror) => mirror.maintain().await.map_err(Into::into),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = kept {
-                tracing::warn!(repo = %repo.name, %error, "a mirror couldn't be repacked");
-            }
+        if let Err(error) = maintain(state).await {
+            tracing::error!(%error, "the mirrors couldn't be looked after");
         }
     }
+}
+
+/// Looks after every mirror once.
+///
+/// # Errors
+/// When the store fails.
+pub async fn maintain(state: &AppState) -> StoreResult<()> {
+    for id in state.mirrors.ids() {
+        let path = state.mirrors.path(id);
+        if state.store.repo(id).await?.is_none() {
+            let _only_writer = state.mirrors.write_lock(id).await;
+            match tokio::fs::remove_dir_all(&path).await {
+                Ok(()) => tracing::info!(repo = %id, "removed the mirror of a removed repository"),
+                Err(error) => tracing::warn!(repo = %id, %error, "a mirror couldn't be removed"),
+            }
+            continue;
+        }
+        let kept = match mirror::open(state, id).await {
+            Ok(mirror) => mirror.maintain().await.map_err(Into::into),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(repo = %id, %error, "a mirror couldn't be repacked");
+        }
+    }
+    Ok(())
 }
 
 /// Compares every repository once and makes up what was missed, without waiting for hooks; answers

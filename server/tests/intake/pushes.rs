@@ -145,3 +145,18 @@ async fn a_removed_repository_closes_what_waits() {
     world.compile().await;
     assert_eq!((world.due().await, world.runs().await.len()), (0, 0));
 }
+
+#[tokio::test]
+async fn the_mirror_of_a_removed_repository_goes_and_the_others_stay() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let mut mirrors = Vec::new();
+    for name in ["shop", "other"] {
+        let added = world.add_as(json!({ "url": git.bare(), "name": name })).await;
+        world.call("POST", "/api/runs", json!({ "repo": name })).await;
+        mirrors.push(world.state.mirrors.path(added.repo.id));
+    }
+    assert!(mirrors.iter().all(|path| path.join("HEAD").is_file()));
+    world.call("DELETE", "/api/repos/shop", json!(null)).await;
+    pipeyard_server::tasks::refs::maintain(&world.state).await.unwrap();
+    assert!(!mirrors[0].exists() && mirrors[1].join("HEAD").is_file());
+}
