@@ -229,7 +229,8 @@ async fn report_steps(
         sqlx::query!(
             "INSERT INTO steps (job, epoch, step, started_at, finished_at, conclusion, exit_code)
              VALUES (?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT DO UPDATE SET started_at = excluded.started_at, finished_at = excluded.finished_at,
+             ON CONFLICT DO UPDATE SET
+                started_at = min(coalesce(started_at, excluded.started_at), excluded.started_at), finished_at = excluded.finished_at,
                 conclusion = excluded.conclusion, exit_code = excluded.exit_code",
             id,
             attempt.epoch.0,

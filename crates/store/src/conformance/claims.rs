@@ -198,6 +198,13 @@ pub async fn steps_end_with_their_attempt<S: Store>(store: &S, clock: &ManualClo
     for _ in 0..2 {
         store.report_steps(made.runner, of(&claimed), &steps, clock.now()).await.unwrap();
     }
+    // A report of the end that knows the start no better doesn't move it.
+    clock.advance(Duration::from_secs(5));
+    let mut late = steps[0].clone();
+    late.started_at = clock.now();
+    store.report_steps(made.runner, of(&claimed), &[late], clock.now()).await.unwrap();
+    let first = store.run(id).await.unwrap().unwrap().jobs[0].steps[0].started_at;
+    assert_eq!(first, Some(steps[0].started_at));
     store.report_log(of(&claimed), 500, &[(1, 1), (2, 7)], clock.now()).await.unwrap();
     store.report_log(of(&claimed), 400, &[(2, 9)], clock.now()).await.unwrap();
     let view = store.run(id).await.unwrap().unwrap();
