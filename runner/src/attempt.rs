@@ -87,8 +87,15 @@ async fn execute(
     );
     let written = journal.written();
     let ship = {
-        let (server, dir) = (shared.server.clone(), dir.to_path_buf());
-        tokio::spawn(async move { shipper::ship(&server, attempt, &dir, written).await })
+        let (server, dir, stop) = (shared.server.clone(), dir.to_path_buf(), stop.clone());
+        tokio::spawn(async move {
+            let shipped = shipper::ship(&server, attempt, &dir, written).await;
+            if !matches!(shipped, Ok(Shipped::All)) {
+                // A log that nobody takes any more must not grow.
+                stop.cancel();
+            }
+            shipped
+        })
     };
     let (reports, receiver) = mpsc::channel(64);
     let report = tokio::spawn(report_steps(shared.server.clone(), attempt, receiver));
@@ -99,6 +106,11 @@ async fn execute(
     match shared.live.because(attempt) {
         Some(EndBecause::Stopping) => {
             outcome = failed(Conclusion::Error, "runner_lost", "the runner was stopped".into());
+        }
+        Some(EndBecause::Unheard) => {
+            let message = "the runner could not reach the server and ended the job before another \
+                           could be given it";
+            outcome = failed(Conclusion::Error, "runner_lost", message.into());
         }
         Some(EndBecause::Cancelled) if !outcome.conclusion.is_success() => {
             outcome.conclusion = Conclusion::Cancelled;

@@ -1,7 +1,11 @@
 //! The claim loop: one long poll for all free slots. The request's id is repeated until there is an
 //! answer, so that a lost reply gives the same jobs again instead of losing them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use pipeyard_api::runner::{ClaimReply, ClaimRequest, MAX_WAIT_SECONDS};
 use pipeyard_model::{AttemptId, RequestId};
@@ -17,11 +21,30 @@ const LAST_WORDS: Duration = Duration::from_secs(40);
 /// The network's time on top of the server's wait.
 const SLACK: Duration = Duration::from_secs(15);
 
+/// Where the id of the last claim is.
+fn claim_file(data: &Path) -> PathBuf {
+    data.join("claim")
+}
+
+fn outstanding(data: &Path) -> Option<RequestId> {
+    std::fs::read_to_string(claim_file(data)).ok()?.trim().parse().ok()
+}
+
+fn remember(data: &Path, request: RequestId) -> std::io::Result<()> {
+    if outstanding(data) == Some(request) {
+        return Ok(());
+    }
+    let (file, new) = (claim_file(data), data.join("claim.tmp"));
+    std::fs::write(&new, request.to_string())?;
+    std::fs::rename(new, file)
+}
+
 /// Claims and runs jobs until `drain`, then waits for those in work; `cancel` ends them.
 pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &CancellationToken) {
     let slots = Arc::new(Semaphore::new(shared.config.slots.clamp(1, 64) as usize));
     let mut work = JoinSet::new();
-    let mut request = RequestId::new();
+    // A reply that an earlier process didn't live to see is asked for again.
+    let mut request = outstanding(&shared.config.data_dir).unwrap_or_default();
     let mut pause = PAUSE.0;
     loop {
         while work.try_join_next().is_some() {}
@@ -46,6 +69,10 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
             pause = (pause * 2).min(PAUSE.1);
             continue;
         }
+        if let Err(error) = remember(&shared.config.data_dir, request) {
+            // Without it a lost reply costs the job a lease, no more.
+            tracing::warn!(%error, "the claim's id can't be written");
+        }
         let body =
             ClaimRequest { request, free_slots: free.max(1), wait_seconds: MAX_WAIT_SECONDS };
         let limit = Duration::from_secs(u64::from(MAX_WAIT_SECONDS)) + SLACK;
@@ -59,7 +86,15 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
                 request = RequestId::new();
                 for job in reply.jobs {
                     let attempt = AttemptId { job: job.job, epoch: job.epoch };
+                    let dir = attempt::folder(&shared.config.data_dir, attempt);
+                    if dir.exists() {
+                        // An earlier process began it: it is given back, not begun again.
+                        continue;
+                    }
                     let Some(stop) = shared.live.begin(attempt) else { continue };
+                    if let Err(error) = std::fs::create_dir_all(&dir) {
+                        tracing::warn!(%error, "an attempt's folder can't be made yet");
+                    }
                     let place = Arc::clone(&slots).acquire_owned().await;
                     let shared = shared.clone();
                     work.spawn(async move {

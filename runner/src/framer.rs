@@ -117,10 +117,24 @@ fn append(
             bytes = &bytes[taken..];
             // Full, and there is more: it goes on in the next line.
             if open.line.len() == MAX_LINE && !bytes.is_empty() {
+                let rest = open.line.split_off(border(&open.line, bytes[0]));
                 emit(open, step, stream, true, out);
+                open.line = rest;
             }
         }
     }
+}
+
+/// Where to split a full line so that no UTF-8 character is split: at its end, or up to 3 bytes
+/// before.
+fn border(line: &[u8], next: u8) -> usize {
+    let continues = |byte: u8| byte & 0xC0 == 0x80;
+    if !continues(next) {
+        return line.len();
+    }
+    // Four continuations in a row are no UTF-8: then any place is as good.
+    let back = line.iter().rev().take(4).position(|byte| !continues(*byte));
+    back.map_or(line.len(), |back| line.len() - back - 1)
 }
 
 fn emit(open: &mut Unfinished, step: u16, stream: Stream, goes_on: bool, out: &mut Vec<u8>) {
@@ -183,6 +197,20 @@ mod tests {
         let exact = vec![b'x'; MAX_LINE];
         let lines = texts(&framed(&[&exact, b"\n"], &[]));
         assert_eq!(lines.iter().map(|l| (l.2, l.3.len())).collect::<Vec<_>>(), [(false, MAX_LINE)]);
+    }
+
+    #[test]
+    fn a_long_line_is_split_between_characters() {
+        for shift in 0..3 {
+            let text = format!("{}{}", "x".repeat(shift), "가".repeat(MAX_LINE));
+            let lines = texts(&framed(&[text.as_bytes()], &[]));
+            assert!(lines.iter().all(|line| std::str::from_utf8(&line.3).is_ok()), "{shift}");
+            let joined: Vec<u8> = lines.into_iter().flat_map(|line| line.3).collect();
+            assert_eq!(joined, text.as_bytes());
+        }
+        let noise = vec![0x80; 3 * MAX_LINE];
+        let joined: usize = texts(&framed(&[&noise], &[])).iter().map(|line| line.3.len()).sum();
+        assert_eq!(joined, noise.len());
     }
 
     #[test]

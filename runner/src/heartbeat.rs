@@ -33,7 +33,9 @@ pub(crate) async fn run(shared: Shared, stop: CancellationToken) {
             wait_seconds: WAIT,
         };
         let asked = Instant::now();
-        let limit = Duration::from_secs(u64::from(WAIT)) + SLACK;
+        // A request that hangs must not outlast the fence.
+        let left = FENCE.saturating_sub(heard.elapsed());
+        let limit = (Duration::from_secs(u64::from(WAIT)) + SLACK).min(left);
         let answer = tokio::select! {
             answer = shared.server.post::<_, HeartbeatReply>("/api/runner/heartbeat", &request, limit) => answer,
             () = stop.cancelled() => return,
@@ -59,12 +61,14 @@ pub(crate) async fn run(shared: Shared, stop: CancellationToken) {
             }
             Err(error) => {
                 tracing::warn!(%error, "no heartbeat");
-                if heard.elapsed() > FENCE {
+                if heard.elapsed() >= FENCE {
                     tracing::error!(
                         "the server wasn't heard for {} s: ending the jobs here",
                         FENCE.as_secs()
                     );
-                    shared.live.end_all(EndBecause::Stale);
+                    // What was journaled is sent, and the attempt given back, if the server still
+                    // takes it when it is there again.
+                    shared.live.end_all(EndBecause::Unheard);
                     heard = Instant::now();
                 }
                 pause(&stop).await;

@@ -33,7 +33,7 @@ pub(crate) struct Identity {
     pub(crate) runner: RunnerId,
     /// Its key.
     pub(crate) key: String,
-    /// Labels everything that it makes in Docker.
+    /// The server's installation.
     pub(crate) installation: InstallationId,
 }
 

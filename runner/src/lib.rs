@@ -52,6 +52,19 @@ pub async fn run(
     drain: CancellationToken,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
+    run_with(config, None, drain, cancel).await
+}
+
+/// The same with an executor of the caller's in place of the configured one.
+///
+/// # Errors
+/// When the runner can't register or its executor can't work.
+pub async fn run_with(
+    config: RunnerConfig,
+    executor: Option<Arc<dyn Executor>>,
+    drain: CancellationToken,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("failed to make {}", config.data_dir.display()))?;
     let data_dir = std::fs::canonicalize(&config.data_dir)?;
@@ -63,7 +76,10 @@ pub async fn run(
         () = drain.cancelled() => return Ok(()),
     };
     let server = server.with_key(&identity.key);
-    let executor = executor(&config, &identity).await?;
+    let executor = match executor {
+        Some(executor) => executor,
+        None => self::executor(&config, &identity).await?,
+    };
     let shared = Shared {
         config,
         server,

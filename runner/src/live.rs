@@ -20,6 +20,8 @@ pub(crate) enum EndBecause {
     Stale,
     /// This runner was told to stop at once.
     Stopping,
+    /// The server can't be reached: its lease may run out.
+    Unheard,
 }
 
 #[derive(Debug)]

@@ -47,6 +47,8 @@ async fn leftovers(shared: &Shared, stop: &CancellationToken) {
 }
 
 async fn end(shared: &Shared, attempt: AttemptId, dir: &Path) -> io::Result<()> {
+    // The process may have ended before it wrote anything.
+    std::fs::File::options().create(true).append(true).open(journal::path(dir))?;
     let bytes = journal::whole_lines(dir)?;
     let (sender, written) = watch::channel(Written { bytes, complete: true });
     let shipped = shipper::ship(&shared.server, attempt, dir, written).await?;

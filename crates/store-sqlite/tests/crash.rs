@@ -1,7 +1,5 @@
 //! What was acknowledged is there after a kill.
 
-#![expect(clippy::unwrap_used, reason = "a test may end by a panic")]
-
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     process::{Command, Stdio},

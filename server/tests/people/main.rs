@@ -6,6 +6,7 @@ mod artifacts;
 mod auth;
 mod documented;
 mod events;
+mod logs;
 mod outbox;
 mod runs;
 mod secrets;
