@@ -4,29 +4,21 @@
 //! everywhere before `Retiring` by `Reverting` to `Stopped` or `Failed`. The old set keeps its
 //! containers until `Retiring`, so going back is a change of weights and takes no start.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::future::try_join_all;
-use pipeyard_model::fleet::{ContainerService, ServicePlatform};
 use tokio::sync::Notify;
 
 use super::{
     EngineError, Flow,
-    docker::{Replica, ReplicaState, Set},
-    ended, health, set, unpacked,
+    docker::ReplicaState,
+    ended, set,
+    sets::{self, Start},
 };
 use crate::{
     aws::{Plan, Shift, lookup},
-    deployment::{
-        Deployment, DeploymentStatus, Diagnostics, LifecycleErrorCode, Phase, Target, TargetStatus,
-        TaskSet,
-    },
+    deployment::{Deployment, DeploymentStatus, Diagnostics, Phase, Target, TargetStatus, TaskSet},
     fleet::Fleet,
 };
-
-/// A container that Docker restarted so often is in a loop.
-const CRASHES: i64 = 3;
-const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) async fn advance(
     fleet: &Fleet,
@@ -74,17 +66,6 @@ pub(super) async fn advance(
     }
 }
 
-fn container(deployment: &Deployment) -> Result<&ContainerService, EngineError> {
-    match &deployment.settings.service.platform {
-        ServicePlatform::Container(container) => Ok(container),
-        ServicePlatform::Hosts(_) => Err(EngineError::NoService),
-    }
-}
-
-fn service(deployment: &Deployment) -> String {
-    format!("{}/{}", deployment.application, deployment.group)
-}
-
 /// Turns round. The weight goes to zero with the phase, so that no derived route has it.
 pub(super) async fn revert(
     fleet: &Fleet,
@@ -107,26 +88,12 @@ pub(super) async fn revert(
     .await
 }
 
-/// Makes what is missing of the deployment's set. May be repeated.
-pub(super) async fn make_set(fleet: &Fleet, deployment: &Deployment) -> Result<(), EngineError> {
-    let (sha256, tar) = unpacked(fleet, deployment).await?;
-    let service = service(deployment);
-    let set = Set {
-        deployment: &deployment.id,
-        service: &service,
-        container: container(deployment)?,
-        sha256: &sha256,
-        tar: tar.path(),
-    };
-    Ok(fleet.containers.ensure(set).await?)
-}
-
 async fn start(
     fleet: &Fleet,
     deployment: &Deployment,
     waker: &Notify,
 ) -> Result<Flow, EngineError> {
-    let container = container(deployment)?;
+    let container = sets::container(deployment)?;
     let id = deployment.id.as_str();
     note(fleet, deployment, |target, now| {
         target.status = TargetStatus::InProgress;
@@ -135,12 +102,12 @@ async fn start(
     .await?;
     let detail = format!("{} containers of {}", container.replicas, container.image);
     let step = fleet.db.begin_step(id, None, "start", &detail, fleet.clock.now()).await?;
-    let made = make_set(fleet, deployment).await;
+    let made = sets::make(fleet, deployment).await;
     if let Err(error) = &made {
         fleet.db.end_step(step, &error.to_string(), fleet.clock.now()).await?;
     }
     made?;
-    let healthy = become_healthy(fleet, deployment, container, waker).await?;
+    let healthy = sets::become_healthy(fleet, deployment, container, waker).await?;
     let outcome = match &healthy {
         Start::Healthy => "healthy".to_owned(),
         Start::Stopped => "stopped".to_owned(),
@@ -166,7 +133,7 @@ async fn start(
         target.event("Install").finish(now, Diagnostics::success(text));
     })
     .await?;
-    let old = old_set(fleet, deployment).await?;
+    let old = sets::old_set(fleet, deployment).await?;
     let now = fleet.clock.now();
     let phase = match deployment.settings.ready_minutes {
         _ if old.is_empty() => Phase::Retiring,
@@ -189,88 +156,6 @@ async fn start(
     })
     .await?;
     Ok(Flow::Again)
-}
-
-enum Start {
-    Healthy,
-    Sick(Diagnostics),
-    Stopped,
-}
-
-/// Waits until every container answered its health check twice in a row.
-async fn become_healthy(
-    fleet: &Fleet,
-    deployment: &Deployment,
-    container: &ContainerService,
-    waker: &Notify,
-) -> Result<Start, EngineError> {
-    let limit = Duration::from_secs(u64::from(container.healthy_within));
-    let began = Instant::now();
-    let count = usize::try_from(container.replicas).unwrap_or(usize::MAX);
-    let mut good = vec![0u32; count];
-    loop {
-        let set = fleet.containers.list(Some(&deployment.id)).await?;
-        let mut reason = (set.len() < count).then(|| "a container is gone".to_owned());
-        let mut culprit = None;
-        for replica in &set {
-            let Some(good) = usize::try_from(replica.index).ok().and_then(|i| good.get_mut(i))
-            else {
-                continue;
-            };
-            let path = &container.health_path;
-            match health::probe(&fleet.http, replica.address, path).await {
-                None => *good += 1,
-                Some(why) => {
-                    *good = 0;
-                    reason = Some(format!("container {}: {why}", replica.index));
-                    culprit = Some(replica.id.clone());
-                    let (restarts, code) = fleet.containers.restarts(&replica.id).await?;
-                    if restarts >= CRASHES {
-                        let code = code.unwrap_or_default();
-                        let text = format!(
-                            "container {} was restarted {restarts} times, last exit code {code}",
-                            replica.index
-                        );
-                        return Ok(Start::Sick(sick(fleet, replica, text).await));
-                    }
-                }
-            }
-        }
-        if reason.is_none() && good.iter().all(|good| *good >= 2) {
-            return Ok(Start::Healthy);
-        }
-        if began.elapsed() > limit {
-            let reason = reason.unwrap_or_else(|| "not steady".to_owned());
-            let text = format!("not healthy within {} s: {reason}", limit.as_secs());
-            let replica = culprit.and_then(|id| set.iter().find(|r| r.id == id));
-            return Ok(Start::Sick(match replica {
-                Some(replica) => sick(fleet, replica, text).await,
-                None => Diagnostics::new(LifecycleErrorCode::UnknownError, text),
-            }));
-        }
-        let _ = tokio::time::timeout(LOOK, waker.notified()).await;
-        let fresh = fleet.db.deployment(&deployment.id).await?;
-        if fresh.is_none_or(|fresh| fresh.stop.is_some()) {
-            return Ok(Start::Stopped);
-        }
-    }
-}
-
-async fn sick(fleet: &Fleet, replica: &Replica, text: String) -> Diagnostics {
-    let mut diagnostics = Diagnostics::new(LifecycleErrorCode::UnknownError, text);
-    diagnostics.log_tail = fleet.containers.log_tail(&replica.id).await;
-    diagnostics
-}
-
-async fn old_set(fleet: &Fleet, deployment: &Deployment) -> Result<Vec<Replica>, EngineError> {
-    let service = service(deployment);
-    let all = fleet.containers.list(None).await?;
-    let old = all.into_iter().filter(|replica| {
-        replica.service == service
-            && replica.deployment != deployment.id
-            && replica.state != ReplicaState::Created
-    });
-    Ok(old.collect())
 }
 
 async fn ready(
@@ -342,33 +227,10 @@ async fn sync(fleet: &Fleet, deployment: &Deployment, reason: &str) -> Result<()
     Ok(())
 }
 
-/// Takes a set out of the world, after its requests ended.
-async fn remove(
-    fleet: &Fleet,
-    deployment: &Deployment,
-    set: &[Replica],
-    name: &str,
-) -> Result<(), EngineError> {
-    let addresses: Vec<_> = set.iter().map(|replica| replica.address).collect();
-    let within = Duration::from_secs(u64::from(container(deployment)?.drain_within));
-    let (application, group) = (&deployment.application, &deployment.group);
-    let detail = format!("{} containers", set.len());
-    let step = fleet.db.begin_step(&deployment.id, None, name, &detail, fleet.clock.now()).await?;
-    let drained = if set.is_empty() {
-        true
-    } else {
-        fleet.routes.drained(application, group, &addresses, within).await?
-    };
-    try_join_all(set.iter().map(|replica| fleet.containers.retire(&replica.id))).await?;
-    let outcome = if drained { "removed" } else { "removed with requests in flight" };
-    fleet.db.end_step(step, outcome, fleet.clock.now()).await?;
-    Ok(())
-}
-
 async fn retire(fleet: &Fleet, deployment: &Deployment) -> Result<Flow, EngineError> {
     sync(fleet, deployment, "retire").await?;
-    let old = old_set(fleet, deployment).await?;
-    remove(fleet, deployment, &old, "retire").await?;
+    let old = sets::old_set(fleet, deployment).await?;
+    sets::remove(fleet, deployment, &old, "retire").await?;
     note(fleet, deployment, |target, now| {
         target.status = TargetStatus::Succeeded;
         if target.event("AllowTraffic").started.is_none() {
@@ -387,7 +249,7 @@ async fn back(
 ) -> Result<Flow, EngineError> {
     sync(fleet, deployment, "revert").await?;
     let new = fleet.containers.list(Some(&deployment.id)).await?;
-    remove(fleet, deployment, &new, "revert").await?;
+    sets::remove(fleet, deployment, &new, "revert").await?;
     note(fleet, deployment, |target, _| {
         target.status = match end {
             DeploymentStatus::Stopped => TargetStatus::Skipped,
@@ -431,7 +293,7 @@ async fn note(
     let mut target = before.clone().unwrap_or_else(|| Target::new(&id, now));
     change(&mut target, now);
     let weight = fleet.db.deployment(&deployment.id).await?.map_or(0, |d| d.weight);
-    let service = service(deployment);
+    let service = sets::service(deployment);
     let all = fleet.containers.list(None).await?;
     let mut sets: Vec<TaskSet> = Vec::new();
     for replica in all.iter().filter(|replica| replica.service == service) {

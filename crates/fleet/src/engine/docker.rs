@@ -22,7 +22,7 @@ use bollard::{
         UploadToContainerOptionsBuilder,
     },
 };
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use pipeyard_model::fleet::ContainerService;
 use rand::RngExt;
 
@@ -31,6 +31,8 @@ const DEPLOYMENT: &str = "pipeyard.deployment";
 const SERVICE: &str = "pipeyard.service";
 const REPLICA: &str = "pipeyard.replica";
 const PORT: &str = "pipeyard.port";
+/// Containers that are made at the same time.
+const AT_ONCE: usize = 4;
 const MEMORY: i64 = 1 << 30;
 const PIDS: i64 = 1_024;
 /// Below the range that the system gives to outgoing connections.
@@ -146,10 +148,9 @@ impl Containers {
         let started = |index: u32| {
             present.iter().any(|r| r.index == index && r.state != ReplicaState::Created)
         };
-        for index in (0..set.container.replicas).filter(|index| !started(*index)) {
-            self.create(set, index).await?;
-        }
-        Ok(())
+        let missing = (0..set.container.replicas).filter(|index| !started(*index));
+        let making = missing.map(|index| self.create(set, index));
+        futures_util::stream::iter(making).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     async fn create(&self, set: Set<'_>, index: u32) -> Result<(), DockerError> {

@@ -10,8 +10,11 @@ mod batch;
 mod bluegreen;
 mod docker;
 mod health;
+mod host;
+mod reconcile;
 mod rolling;
 mod routes;
+mod sets;
 
 use std::{
     collections::HashMap,
@@ -19,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pipeyard_model::{Timestamp, fleet::ServicePlatform};
+use pipeyard_model::Timestamp;
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -43,8 +46,6 @@ use crate::{
 /// How long a part of the surroundings may fail until the deployment does.
 const PATIENCE: Duration = Duration::from_secs(300);
 const RECONCILE: Duration = Duration::from_secs(10);
-/// How long a bundle is kept that no recent deployment names.
-const KEEP_BUNDLES: Duration = Duration::from_secs(30 * 86_400);
 
 /// Why the next thing couldn't be done.
 #[derive(Debug, thiserror::Error)]
@@ -174,13 +175,13 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut orders: Orders, shutdown: Cancell
                     if let Err(error) = fleet.routes.remove(&fleet, &application, &group).await {
                         tracing::warn!(application, group, %error, "a route stays for now");
                     }
-                    reconcile(&fleet).await;
+                    reconcile::compare(&fleet).await;
                 }
                 None => break,
             },
-            _ = tick.tick() => reconcile(&fleet).await,
+            _ = tick.tick() => reconcile::compare(&fleet).await,
             _ = broom.tick() => {
-                if let Err(error) = sweep(&fleet).await {
+                if let Err(error) = reconcile::sweep(&fleet).await {
                     tracing::warn!(%error, "old bundles can't be removed");
                 }
             }
@@ -345,67 +346,6 @@ async fn end_with_rollback(
         Created::Again(id) | Created::Busy(id) => {
             tracing::error!(deployment = ended.id, by = id, "the group wasn't free for a rollback");
         }
-    }
-    Ok(())
-}
-
-/// Compares what runs with what should.
-async fn reconcile(fleet: &Fleet) {
-    if let Err(error) = try_reconcile(fleet).await {
-        tracing::warn!(%error, "what runs couldn't be compared with what should");
-    }
-}
-
-async fn try_reconcile(fleet: &Fleet) -> Result<(), EngineError> {
-    let services = fleet.db.services().await?;
-    for (application, group, _) in &services {
-        if let Err(error) = fleet.routes.sync(fleet, application, group, "reconcile").await {
-            tracing::warn!(application, group, %error, "the proxy isn't as it should be");
-        }
-    }
-    // Containers first, then rows: a container's deployment is written before it is made.
-    let running = fleet.containers.list(None).await?;
-    let services = fleet.db.services().await?;
-    let mut owners = fleet.db.active_ids().await?;
-    let mut serving = Vec::new();
-    for (application, group, definition) in &services {
-        if let Some(good) = fleet.db.last_good(application, group, "").await? {
-            owners.push(good.id.clone());
-            let container = matches!(definition.platform, ServicePlatform::Container(_));
-            let idle = fleet.db.active_in(application, group).await?.is_none();
-            if container && idle && good.platform == Platform::Ecs {
-                serving.push(good);
-            }
-        }
-    }
-    for replica in running.iter().filter(|replica| !owners.contains(&replica.deployment)) {
-        tracing::info!(
-            container = replica.id,
-            deployment = replica.deployment,
-            "nobody's: removed"
-        );
-        fleet.containers.retire(&replica.id).await?;
-    }
-    for good in serving {
-        let ServicePlatform::Container(container) = &good.settings.service.platform else {
-            continue;
-        };
-        let present = running.iter().filter(|r| r.deployment == good.id).count();
-        if present < usize::try_from(container.replicas).unwrap_or(usize::MAX) {
-            tracing::warn!(deployment = good.id, present, "containers are gone: made again");
-            bluegreen::make_set(fleet, &good).await?;
-            fleet.routes.sync(fleet, &good.application, &good.group, "replaced").await?;
-        }
-    }
-    Ok(())
-}
-
-/// Forgets bundles that nobody will ask for again.
-async fn sweep(fleet: &Fleet) -> Result<(), EngineError> {
-    let named = fleet.db.forget_bundles(fleet.clock.now() - KEEP_BUNDLES).await?;
-    let swept = fleet.bundles.sweep(&named.into_iter().collect())?;
-    if swept > 0 {
-        tracing::info!(swept, "old bundles are gone");
     }
     Ok(())
 }
