@@ -27,7 +27,7 @@ impl Context {
     /// The profiles' file.
     #[must_use]
     pub fn config_path(&self) -> PathBuf {
-        self.global.config.clone().unwrap_or_else(profile::default_path)
+        self.global.profiles.clone().unwrap_or_else(profile::default_path)
     }
 
     /// The profile's name.

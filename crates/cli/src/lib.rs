@@ -35,8 +35,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "JMESPATH")]
     pub query: Option<String>,
     /// Where profiles are kept.
-    #[arg(long, global = true, env = "PIPEYARD_CONFIG", value_name = "FILE", hide = true)]
-    pub config: Option<PathBuf>,
+    #[arg(long, global = true, env = "PIPEYARD_PROFILES", value_name = "FILE", hide = true)]
+    pub profiles: Option<PathBuf>,
 }
 
 /// The commands.
@@ -80,6 +80,11 @@ pub enum Command {
     /// Production failures.
     #[command(subcommand)]
     Incidents(commands::incidents::Incidents),
+    /// Sessions and API tokens.
+    #[command(subcommand)]
+    Tokens(commands::tokens::Tokens),
+    /// Who changed what.
+    Audit(commands::tokens::Audit),
     /// Wait, silently, until something has ended.
     #[command(subcommand)]
     Wait(commands::wait::Wait),
@@ -107,6 +112,8 @@ pub async fn run(global: Global, command: Command) -> ExitCode {
             Command::Deploy(it) => it.run(&context).await,
             Command::Dora(it) => it.run(&context).await,
             Command::Incidents(it) => it.run(&context).await,
+            Command::Tokens(it) => it.run(&context).await,
+            Command::Audit(it) => it.run(&context).await,
             Command::Wait(it) => it.run(&context).await,
             Command::Doctor(it) => it.run(&context).await,
         }

@@ -47,7 +47,8 @@ pub fn print(
         Format::Jsonl => rows(&value).iter().map(|row| format!("{row}\n")).collect(),
         Format::Yaml => serde_yaml::to_string(&value).map_err(|e| Failure::usage(e.to_string()))?,
         Format::Text => {
-            rows(&value).into_iter().map(|row| cells(row, columns).join("\t") + "\n").collect()
+            let line = |row| term::safe_for_terminal(&cells(row, columns).join("\t"), false);
+            rows(&value).into_iter().map(|row| line(row) + "\n").collect()
         }
         Format::Table => table(&value, columns),
     };

@@ -2,9 +2,14 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-/// A line for a person, on standard error.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+/// Lines for a person, on standard error. They may quote strangers: commit titles, branches, files.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", safe_lines(text, colour_of_errors()));
+}
+
+/// Text of the result, on standard output. It may quote strangers.
+pub(crate) fn print(text: &str) {
+    put(safe_lines(text, colour()).as_bytes());
 }
 
 /// Bytes of the result, on standard output. A reader that has gone away (`| head`) ends the
@@ -31,6 +36,18 @@ pub(crate) fn colour() -> bool {
     stdout_is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
         && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+fn colour_of_errors() -> bool {
+    std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+/// [`safe_for_terminal`] for text of several lines.
+pub(crate) fn safe_lines(text: &str, colour: bool) -> String {
+    let lines: Vec<_> = text.split('\n').map(|line| safe_for_terminal(line, colour)).collect();
+    lines.join("\n")
 }
 
 /// Log text for a terminal: colours (SGR) stay, every other escape and control character goes, so
@@ -87,6 +104,12 @@ pub(crate) fn safe_for_terminal(text: &str, colour: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_of_strangers_keeps_its_lines_and_nothing_else() {
+        let text = "title \u{1b}]52;c;eA==\u{7}\u{1b}[2J\n  ^ here\u{9b}5m\n";
+        assert_eq!(safe_lines(text, false), "title \n  ^ here5m\n");
+    }
 
     #[test]
     fn only_colours_reach_the_terminal() {

@@ -12,7 +12,7 @@ use pipeyard_api::{
     views::{NotificationsView, SecretView, SetSecret},
 };
 use pipeyard_model::{RepoId, RepoName, SecretName};
-use pipeyard_store::secrets::SealedSecret;
+use pipeyard_store::{repos::Forge, secrets::SealedSecret};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{auth::Auth, repo_named};
@@ -196,7 +196,7 @@ struct OfRepo {
 
 /// Set the token by which commit statuses are written at a repository's forge.
 #[utoipa::path(put, path = "/api/forge-token", tag = "repos", params(OfRepo), request_body = SetSecret,
-    responses((status = 204), (status = 404, body = ErrorBody)))]
+    responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn set_forge_token(
     State(state): State<AppState>,
     auth: Auth,
@@ -210,7 +210,14 @@ async fn set_forge_token(
             "a forge's token holds no space and no control character",
         ));
     }
-    let repo = repo_named(&state, &query.repo).await?.id;
+    let repo = repo_named(&state, &query.repo).await?;
+    if repo.forge == Forge::Git {
+        return Err(Failure::conflict(
+            "no_forge",
+            format!("repository {} is plain Git: there is nobody to tell", query.repo),
+        ));
+    }
+    let repo = repo.id;
     let sealed = state.seal.seal(&forge_token_purpose(repo), body.value.as_bytes());
     state.store.set_forge_token(repo, Some(sealed), auth.user, state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
-use super::{Client, ClientError};
+use super::{AWAY, Client, ClientError};
 
 /// The server sends something at least this often; a quieter connection is dead.
 const QUIET: Duration = Duration::from_secs(45);
-/// How long the server may be away before the stream gives up.
-const AWAY: Duration = Duration::from_secs(300);
 /// A longer event is refused.
 const MAX_EVENT: usize = 16 * 1024 * 1024;
 

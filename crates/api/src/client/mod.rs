@@ -6,7 +6,10 @@
 
 pub mod events;
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,6 +19,10 @@ use crate::{ApiError, ErrorBody};
 /// Tries of a read, and the pause before the second; it doubles.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long the server may be away before somebody who follows gives up.
+const AWAY: Duration = Duration::from_secs(300);
+/// The pause between later tries.
+const LAST_PAUSE: Duration = Duration::from_secs(2);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long an answer that isn't a stream or a file may take.
@@ -132,6 +139,24 @@ impl Client {
             }
         }
         self.answer(path, self.request(Method::GET, path).timeout(ANSWER)).await
+    }
+
+    /// Reads, over a restart of the server: for whoever follows something and wants to go on.
+    ///
+    /// # Errors
+    /// When the server refuses, or is away for more than five minutes.
+    pub async fn get_patiently<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let since = Instant::now();
+        loop {
+            match self.get(path).await {
+                Err(ClientError::Unreachable { .. } | ClientError::Refused { status: 503, .. })
+                    if since.elapsed() < AWAY =>
+                {
+                    tokio::time::sleep(LAST_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Sends `body` as JSON; never repeated.

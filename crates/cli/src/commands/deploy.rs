@@ -203,10 +203,10 @@ fn show(context: &Context, detail: &DeploymentDetail) -> Result<(), Failure> {
     }
     context.print(&detail.deployment, COLUMNS)?;
     if let Some(verdict) = &detail.deployment.verdict {
-        term::put(format!("\nverdict: {} ({})\n", verdict.verdict, verdict.message).as_bytes());
+        term::print(&format!("\nverdict: {} ({})\n", verdict.verdict, verdict.message));
     }
     if !detail.health.is_empty() {
-        term::put(b"\n");
+        term::print("\n");
         context.print(
             &detail.health,
             &[
@@ -220,14 +220,14 @@ fn show(context: &Context, detail: &DeploymentDetail) -> Result<(), Failure> {
         )?;
     }
     if !detail.targets.is_empty() {
-        term::put(b"\n");
+        term::print("\n");
         context.print(
             &detail.targets,
             &[Column("TARGET", |r| cell(&r["id"])), Column("STATE", |r| cell(&r["state"]))],
         )?;
     }
     if !detail.timeline.is_empty() {
-        term::put(b"\n");
+        term::print("\n");
         context.print(
             &detail.timeline,
             &[
@@ -275,11 +275,12 @@ async fn follow(client: &Client, id: DeploymentId) -> Outcome {
     let mut told = HashSet::new();
     let mut last = String::new();
     loop {
-        let detail: DeploymentDetail = client.get(&format!("/api/deployments/{id}")).await?;
+        let detail: DeploymentDetail =
+            client.get_patiently(&format!("/api/deployments/{id}")).await?;
         let view = &detail.deployment;
         for entry in &detail.timeline {
             if told.insert(entry.n) {
-                term::put(format!("{} {} {}\n", entry.at, entry.who, entry.message).as_bytes());
+                term::print(&format!("{} {} {}\n", entry.at, entry.who, entry.message));
             }
         }
         let row = serde_json::to_value(view).unwrap_or_default();
@@ -293,7 +294,7 @@ async fn follow(client: &Client, id: DeploymentId) -> Outcome {
             reason(&row)
         );
         if line != last {
-            term::put(format!("{}\n", line.trim_end()).as_bytes());
+            term::print(&format!("{}\n", line.trim_end()));
             last = line;
         }
         if view.status == Status::Finished {

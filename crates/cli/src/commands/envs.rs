@@ -67,9 +67,9 @@ impl Envs {
                     client.put(&format!("/api/environments?dry_run={dry_run}"), &spec).await?;
                 if context.for_people() {
                     for change in &applied.changes {
-                        term::put(format!("{:<9} {}\n", change.change, change.what).as_bytes());
+                        term::print(&format!("{:<9} {}\n", change.change, change.what));
                         for field in &change.fields {
-                            term::put(format!("          {field}\n").as_bytes());
+                            term::print(&format!("          {field}\n"));
                         }
                     }
                     if applied.changes.is_empty() {

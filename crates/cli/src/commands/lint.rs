@@ -64,7 +64,7 @@ impl Lint {
                 bad |= finding.severity == Severity::Error || self.strict;
                 if context.for_people() {
                     let rendered = render(&finding, &text, term::colour());
-                    term::put(format!("{}\n", rendered.trim_end()).as_bytes());
+                    term::print(&format!("{}\n", rendered.trim_end()));
                 }
                 all.push(finding);
             }
@@ -94,7 +94,7 @@ impl Explain {
             Failure::not_found(format!("there is no code {:?}", self.code))
                 .hint("codes look like P204; pipectl lint prints them")
         })?;
-        term::put(page.as_bytes());
+        term::print(page);
         Ok(Exit::Ok)
     }
 }

@@ -156,7 +156,7 @@ impl Logs {
             last = lines.last().map_or(last, |l| l.n.max(last));
         }
         loop {
-            let detail: RunDetail = client.get(&format!("/api/runs/{run}")).await?;
+            let detail: RunDetail = client.get_patiently(&format!("/api/runs/{run}")).await?;
             let Some(view) = detail.jobs.into_iter().find(|j| j.name == *job) else {
                 return Ok(Exit::Ok);
             };
@@ -186,7 +186,7 @@ impl Logs {
         let mut told = String::new();
         let mut events = client.events(&format!("/api/events?run={run}"), None);
         loop {
-            let detail: RunDetail = client.get(&format!("/api/runs/{run}")).await?;
+            let detail: RunDetail = client.get_patiently(&format!("/api/runs/{run}")).await?;
             let Some(view) = detail.jobs.into_iter().find(|j| j.name == *job) else {
                 return Err(Failure::not_found(format!("run {run} has no job {job}")));
             };

@@ -14,6 +14,7 @@ pub mod repos;
 pub mod runners;
 pub mod runs;
 pub mod secrets;
+pub mod tokens;
 pub mod wait;
 
 use std::time::Duration;

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use pipeyard_api::{
     client::escape,
-    views::{AddRepo, AddedRepo, RepoView},
+    views::{AddRepo, AddedRepo, RepoView, SetSecret},
 };
 use pipeyard_model::RepoName;
 
-use super::{age, hook};
+use super::{age, hook, secrets};
 use crate::{
     context::Context,
     exit::{Exit, Failure, Outcome},
@@ -23,6 +23,18 @@ pub enum Repos {
     List,
     /// Add one by its path or URL. Prints the webhook's secret, once.
     Add(Add),
+    /// Set the token by which commit statuses are written at the repository's forge, from standard
+    /// input or a prompt. GitHub: a fine-grained token with write access to commit statuses.
+    SetToken {
+        /// The repository.
+        name: RepoName,
+        /// Read the token from standard input; a final line break is dropped.
+        #[arg(long)]
+        stdin: bool,
+        /// Remove the token instead.
+        #[arg(long, conflicts_with = "stdin")]
+        remove: bool,
+    },
     /// Forget one; its runs stay.
     Rm {
         /// Its name.
@@ -104,6 +116,16 @@ impl Repos {
                         Column("SECRET", |r| cell(&r["hook_secret"])),
                     ],
                 )?;
+            }
+            Self::SetToken { name, stdin, remove } => {
+                let path = format!("/api/forge-token?repo={}", escape(name.as_str()));
+                if remove {
+                    client.delete(&path).await?;
+                } else {
+                    let value = secrets::value(stdin, "the forge's token")?;
+                    let _: serde_json::Value = client.put(&path, &SetSecret { value }).await?;
+                    term::say(&format!("commit statuses of {name} are written from now on"));
+                }
             }
             Self::Rm { name } => {
                 client.delete(&format!("/api/repos/{}", escape(name.as_str()))).await?;

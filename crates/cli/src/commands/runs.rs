@@ -222,13 +222,13 @@ fn view(context: &Context, detail: &RunDetail) -> Result<(), Failure> {
     }
     context.print(&detail.run, COLUMNS)?;
     if let Some(why) = &detail.run.reason {
-        term::put(format!("\n{}: {}\n", why.code, why.message).as_bytes());
+        term::print(&format!("\n{}: {}\n", why.code, why.message));
     }
     for finding in &detail.diagnostics {
-        term::put(format!("\n{}\n", finding.rendered.trim_end()).as_bytes());
+        term::print(&format!("\n{}\n", finding.rendered.trim_end()));
     }
     if !detail.jobs.is_empty() {
-        term::put(b"\n");
+        term::print("\n");
         context.print(&detail.jobs, JOBS)?;
     }
     Ok(())
@@ -272,7 +272,7 @@ async fn follow(client: &Client, run: RunId) -> Outcome {
     let mut events = client.events(&format!("/api/events?run={run}"), None);
     let mut seen: HashMap<String, String> = HashMap::new();
     loop {
-        let detail: RunDetail = client.get(&format!("/api/runs/{run}")).await?;
+        let detail: RunDetail = client.get_patiently(&format!("/api/runs/{run}")).await?;
         for job in &detail.jobs {
             let row = serde_json::to_value(job).unwrap_or_default();
             let mut line = format!("{:<20} {}", job.name, state(&row));
@@ -284,7 +284,7 @@ async fn follow(client: &Client, run: RunId) -> Outcome {
                 line.push_str(&format!(" ({why})"));
             }
             if seen.insert(job.name.to_string(), line.clone()).as_ref() != Some(&line) {
-                term::put(format!("{line}\n").as_bytes());
+                term::print(&format!("{line}\n"));
             }
         }
         if detail.run.status == Status::Finished {
@@ -296,14 +296,11 @@ async fn follow(client: &Client, run: RunId) -> Outcome {
                 .jobs
                 .iter()
                 .any(|j| j.reason.as_ref().is_some_and(|r| r.code == "rolled_back"));
-            term::put(
-                format!(
-                    "run {run} {} {}\n",
-                    state(&row),
-                    took(&row["created_at"], &row["finished_at"])
-                )
-                .as_bytes(),
-            );
+            term::print(&format!(
+                "run {run} {} {}\n",
+                state(&row),
+                took(&row["created_at"], &row["finished_at"])
+            ));
             let exit = exit_of(detail.run.conclusion);
             return Ok(if exit == Exit::Failed && rolled_back { Exit::RolledBack } else { exit });
         }

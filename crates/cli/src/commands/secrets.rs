@@ -65,11 +65,7 @@ impl Secrets {
                 )?;
             }
             Self::Set { name, repo, stdin } => {
-                let value = if stdin || !term::stdin_is_terminal() {
-                    from_stdin()?
-                } else {
-                    prompt(&name)?
-                };
+                let value = value(stdin, name.as_str())?;
                 let _: serde_json::Value =
                     client.put(&path(&name, repo.as_ref()), &SetSecret { value }).await?;
                 term::say(&format!("{name} is set"));
@@ -78,6 +74,11 @@ impl Secrets {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// From standard input if that is asked for or nobody can be asked, otherwise from a prompt.
+pub(super) fn value(stdin: bool, name: &str) -> Result<String, Failure> {
+    if stdin || !term::stdin_is_terminal() { from_stdin() } else { prompt(name) }
 }
 
 fn from_stdin() -> Result<String, Failure> {
@@ -93,7 +94,7 @@ fn from_stdin() -> Result<String, Failure> {
 }
 
 /// Asks on the terminal without showing what is typed.
-fn prompt(name: &SecretName) -> Result<String, Failure> {
+fn prompt(name: &str) -> Result<String, Failure> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
     term::say(&format!("Value of {name} (not shown):"));
