@@ -43,6 +43,7 @@ pub(crate) struct JobRow {
     pub(crate) reason_message: Option<String>,
     pub(crate) started_at: Option<i64>,
     pub(crate) finished_at: Option<i64>,
+    pub(crate) needed: bool,
 }
 
 /// Loads nodes: `load_nodes!(connection, "run = ?", run)`.
@@ -50,10 +51,10 @@ macro_rules! load_nodes {
     ($connection:expr, $condition:tt $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             crate::jobs::JobRow,
-            "SELECT id, run, name, kind, retry, once, state, epoch, failures, losses, runner, lease_until,
-                    cancel_by, cancel_at, deployment, conclusion, reason_code, reason_message, started_at,
-                    finished_at
-             FROM jobs WHERE " + $condition
+            r#"SELECT id, run, name, kind, retry, once, state, epoch, failures, losses, runner, lease_until,
+                      cancel_by, cancel_at, deployment, conclusion, reason_code, reason_message, started_at,
+                      finished_at, EXISTS (SELECT 1 FROM needs AS n WHERE n.need = jobs.id) AS "needed!: bool"
+               FROM jobs WHERE "# + $condition
             $(, $argument)*
         )
         .fetch_all(&mut *$connection)
@@ -73,6 +74,8 @@ pub(crate) struct Node {
     pub(crate) run: i64,
     pub(crate) name: String,
     pub(crate) job: Job,
+    /// Something needs it.
+    needed: bool,
     deployment: Option<i64>,
     started_at: Option<i64>,
 }
@@ -143,6 +146,7 @@ impl TryFrom<JobRow> for Node {
             id: column::parse("jobs", "id", id, id)?,
             run: row.run,
             name: row.name,
+            needed: row.needed,
             deployment: row.deployment,
             started_at: row.started_at,
         })
@@ -230,11 +234,13 @@ pub(crate) struct Change<'c> {
     pub(crate) request: Option<String>,
     /// What the runner said about the attempt that ends.
     pub(crate) reported: Option<Conclusion>,
+    /// Length of the log of the attempt that ends.
+    pub(crate) log_bytes: Option<i64>,
 }
 
 impl<'c> Change<'c> {
     pub(crate) fn new(connection: &'c mut SqliteConnection, now: Timestamp) -> Self {
-        Self { connection, now, request: None, reported: None }
+        Self { connection, now, request: None, reported: None, log_bytes: None }
     }
 
     /// Moves these nodes, then what needs them, and brings their runs up to date. Answers the
@@ -249,14 +255,8 @@ impl<'c> Change<'c> {
             let next = self.dependents(&settled).await?;
             settled = self.step(next, &mut runs, &mut happened).await?.1;
         }
-        for (run, started) in runs {
-            if refresh_run(self.connection, run, started, self.now).await? {
-                happened.push(NewEvent {
-                    kind: "run.changed",
-                    run: Some(run),
-                    ..NewEvent::default()
-                });
-            }
+        for run in refresh_runs(self.connection, &runs, self.now).await? {
+            happened.push(NewEvent { kind: "run.changed", run: Some(run), ..NewEvent::default() });
         }
         events::append(self.connection, &happened, self.now).await?;
         Ok(answer)
@@ -317,9 +317,9 @@ impl<'c> Change<'c> {
                             reason_message,
                         });
                     }
-                    Effect::Settled { .. } => settled.push(node.id),
-                    // Whoever waits is woken by the commit.
-                    Effect::Offered | Effect::CancelAsked => {}
+                    Effect::Settled { .. } if node.needed => settled.push(node.id),
+                    // Nothing needs it; whoever else waits is woken by the commit.
+                    Effect::Settled { .. } | Effect::Offered | Effect::CancelAsked => {}
                 }
             }
             let was = node.job.state.status();
@@ -430,13 +430,15 @@ impl<'c> Change<'c> {
         let closed = column::to_json(closed)?;
         let reported = self.reported.map(Conclusion::as_str);
         sqlx::query!(
-            "UPDATE attempts SET finished_at = ?1, reported = ?2, conclusion = c.value ->> 'conclusion',
+            "UPDATE attempts SET finished_at = ?1, reported = ?2,
+                    log_bytes = coalesce(?4, log_bytes), conclusion = c.value ->> 'conclusion',
                     reason_code = c.value ->> 'reason_code', reason_message = c.value ->> 'reason_message'
              FROM json_each(?3) AS c
              WHERE attempts.job = c.value ->> 'job' AND attempts.epoch = c.value ->> 'epoch'",
             self.now.0,
             reported,
-            closed
+            closed,
+            self.log_bytes
         )
         .execute(&mut *self.connection)
         .await
@@ -471,52 +473,82 @@ async fn save(connection: &mut SqliteConnection, nodes: &[Node]) -> StoreResult<
     }
 }
 
-/// Brings the run's own columns up to date; answers whether they changed.
-async fn refresh_run(
+/// A run's own columns.
+#[derive(Serialize)]
+struct Summary {
+    id: i64,
+    status: &'static str,
+    conclusion: Option<&'static str>,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+}
+
+/// Brings the runs' own columns up to date; `true` stands for a run that a node was started of.
+/// Answers which runs changed.
+async fn refresh_runs(
     connection: &mut SqliteConnection,
-    run: i64,
-    started: bool,
+    runs: &BTreeMap<i64, bool>,
     now: Timestamp,
-) -> StoreResult<bool> {
+) -> StoreResult<Vec<i64>> {
+    if runs.is_empty() {
+        return Ok(vec![]);
+    }
+    let ids = column::to_json(&runs.keys().collect::<Vec<_>>())?;
     let rows = sqlx::query!(
-        r#"SELECT state, conclusion, count(*) AS "nodes!: i64" FROM jobs WHERE run = ? GROUP BY state, conclusion"#,
-        run
+        r#"SELECT run, state, conclusion, count(*) AS "nodes!: i64" FROM jobs
+           WHERE run IN (SELECT value FROM json_each(?)) GROUP BY run, state, conclusion"#,
+        ids
     )
     .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
-    let mut tally = Tally::default();
+    let mut tallies: BTreeMap<i64, Tally> = BTreeMap::new();
     for row in rows {
         let status = match row.state.as_str() {
             "running" | "deploying" => Status::Running,
             "finished" => Status::Finished,
             _ => Status::Queued,
         };
-        let conclusion = column::parse_opt("jobs", "conclusion", run, row.conclusion.as_deref())?;
-        tally.add(status, conclusion, row.nodes.unsigned_abs());
+        let conclusion =
+            column::parse_opt("jobs", "conclusion", row.run, row.conclusion.as_deref())?;
+        tallies.entry(row.run).or_default().add(status, conclusion, row.nodes.unsigned_abs());
     }
-    let (status, conclusion) = tally.summary();
-    let finished_at = (status == Status::Finished).then_some(now.0);
-    let started_at = started.then_some(now.0);
-    let (status, conclusion) = (status.as_str(), conclusion.map(Conclusion::as_str));
+    let summary = |(id, tally): (&i64, &Tally)| {
+        let (status, conclusion) = tally.summary();
+        Summary {
+            id: *id,
+            status: status.as_str(),
+            conclusion: conclusion.map(Conclusion::as_str),
+            started_at: runs.get(id).copied().unwrap_or_default().then_some(now.0),
+            finished_at: (status == Status::Finished).then_some(now.0),
+        }
+    };
+    let summaries = column::to_json(&tallies.iter().map(summary).collect::<Vec<_>>())?;
     let changed = sqlx::query!(
-        "UPDATE runs SET status = ?1, conclusion = ?2, finished_at = ?3, started_at = coalesce(started_at, ?4)
-         WHERE id = ?5 AND (status <> ?1 OR conclusion IS NOT ?2)",
-        status,
-        conclusion,
-        finished_at,
-        started_at,
-        run
+        r#"UPDATE runs SET status = n.value ->> 'status', conclusion = n.value ->> 'conclusion',
+                  finished_at = n.value ->> 'finished_at',
+                  started_at = coalesce(started_at, n.value ->> 'started_at')
+           FROM json_each(?) AS n
+           WHERE runs.id = n.value ->> 'id'
+             AND (runs.status <> n.value ->> 'status' OR runs.conclusion IS NOT n.value ->> 'conclusion')
+           RETURNING id AS "id!: i64", conclusion,
+             EXISTS (SELECT 1 FROM forge_tokens AS f WHERE f.repo = runs.repo) AS "forge_listens!: bool""#,
+        summaries
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await
-    .map_err(failed)?
-    .rows_affected()
-        > 0;
-    if changed {
-        outbox::run_changed(connection, RunId(run), now).await?;
+    .map_err(failed)?;
+    let mut ids = Vec::with_capacity(changed.len());
+    for row in changed {
+        let conclusion =
+            column::parse_opt("runs", "conclusion", row.id, row.conclusion.as_deref())?;
+        if row.forge_listens || outbox::is_bad(conclusion) {
+            outbox::run_changed(connection, RunId(row.id), now).await?;
+        }
+        ids.push(row.id);
     }
-    Ok(changed)
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// A reason for people from the machine's.

@@ -36,8 +36,17 @@ pub(crate) async fn enqueue(
     Ok(())
 }
 
+/// Whether a run that ended so is told to people.
+pub(crate) const fn is_bad(conclusion: Option<Conclusion>) -> bool {
+    match conclusion {
+        Some(Conclusion::Failure | Conclusion::Error | Conclusion::TimedOut) => true,
+        Some(Conclusion::Success | Conclusion::Cancelled | Conclusion::Skipped) | None => false,
+    }
+}
+
 /// Called in the transaction in which a run was created or got another status or conclusion: the
-/// commit's status at the forge follows, and a failure is told to whoever listens.
+/// commit's status at the forge follows, and a failure is told to whoever listens. The call may be
+/// left out for a run that isn't bad and whose repository has no forge token.
 pub(crate) async fn run_changed(
     tx: &mut SqliteConnection,
     run: RunId,
@@ -84,12 +93,7 @@ pub(crate) async fn run_changed(
         };
         enqueue(tx, &key, &notice, now).await?;
     }
-    let bad = match conclusion {
-        Some(Conclusion::Failure | Conclusion::Error | Conclusion::TimedOut) => {
-            status == Status::Finished
-        }
-        Some(Conclusion::Success | Conclusion::Cancelled | Conclusion::Skipped) | None => false,
-    };
+    let bad = status == Status::Finished && is_bad(conclusion);
     if bad {
         let notice = Notice::Notification {
             event: "run.failed".to_owned(),

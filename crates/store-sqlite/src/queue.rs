@@ -124,6 +124,35 @@ async fn claimed_by(
         .collect()
 }
 
+/// Whether the attempt is the node's present one, and this runner's.
+fn is_present(node: &Node, runner: RunnerId, attempt: AttemptId) -> bool {
+    let held =
+        matches!(node.job.state, JobState::Running { runner: holder, .. } if holder == runner);
+    held && node.job.epoch == attempt.epoch
+}
+
+/// Whether this runner has ended the attempt this way before.
+async fn is_repeated(
+    c: &mut SqliteConnection,
+    runner: RunnerId,
+    attempt: AttemptId,
+    conclusion: Conclusion,
+) -> StoreResult<bool> {
+    let (id, who, reported) = (attempt.job.to_string(), runner.to_string(), conclusion.as_str());
+    let repeated = sqlx::query_scalar!(
+        r#"SELECT 1 AS "yes!: i64" FROM attempts
+           WHERE job = ? AND epoch = ? AND runner = ? AND finished_at IS NOT NULL AND reported = ?"#,
+        id,
+        attempt.epoch.0,
+        who,
+        reported
+    )
+    .fetch_optional(c)
+    .await
+    .map_err(failed)?;
+    Ok(repeated.is_some())
+}
+
 /// The node of an attempt, if it is this runner's present one; otherwise the refusal is recorded.
 async fn guard(
     c: &mut SqliteConnection,
@@ -136,9 +165,7 @@ async fn guard(
     let Some(node) = load_nodes!(c, "id = ?", id).pop() else {
         return Ok(Err(StoreError::not_found(format!("job {id}"))));
     };
-    let held =
-        matches!(node.job.state, JobState::Running { runner: holder, .. } if holder == runner);
-    if held && node.job.epoch == attempt.epoch {
+    if is_present(&node, runner, attempt) {
         return Ok(Ok(node));
     }
     record_refusal(c, runner, attempt, what, now).await?;
@@ -265,36 +292,17 @@ async fn finish(
     finish: FinishRequest,
     now: Timestamp,
 ) -> Guarded<()> {
-    let (id, who) = (attempt.job.to_string(), runner.to_string());
-    let reported = finish.conclusion.as_str();
-    let repeated = sqlx::query_scalar!(
-        r#"SELECT 1 AS "yes!: i64" FROM attempts
-           WHERE job = ? AND epoch = ? AND runner = ? AND finished_at IS NOT NULL AND reported = ?"#,
-        id,
-        attempt.epoch.0,
-        who,
-        reported
-    )
-    .fetch_optional(&mut *c)
-    .await
-    .map_err(failed)?;
-    if repeated.is_some() {
-        return Ok(Ok(()));
-    }
-    let node = match guard(c, runner, attempt, "finish", now).await? {
-        Ok(node) => node,
-        Err(refusal) => return Ok(Err(refusal)),
+    let id = attempt.job.to_string();
+    let Some(node) = load_nodes!(c, "id = ?", id).pop() else {
+        return Ok(Err(StoreError::not_found(format!("job {id}"))));
     };
-    let bytes = column::to_i64(finish.log_bytes);
-    sqlx::query!(
-        "UPDATE attempts SET log_bytes = ? WHERE job = ? AND epoch = ?",
-        bytes,
-        id,
-        attempt.epoch.0
-    )
-    .execute(&mut *c)
-    .await
-    .map_err(failed)?;
+    if !is_present(&node, runner, attempt) {
+        if is_repeated(c, runner, attempt, finish.conclusion).await? {
+            return Ok(Ok(()));
+        }
+        record_refusal(c, runner, attempt, "finish", now).await?;
+        return Ok(Err(stale(attempt)));
+    }
     // A runner that was restarted says itself that the attempt was lost.
     let lost = finish.conclusion == Conclusion::Error
         && finish.reason.as_ref().is_some_and(|reason| reason.code == "runner_lost");
@@ -305,6 +313,7 @@ async fn finish(
     };
     let mut change = Change::new(c, now);
     change.reported = Some(finish.conclusion);
+    change.log_bytes = Some(column::to_i64(finish.log_bytes));
     change.apply(vec![(node, event)]).await?;
     Ok(Ok(()))
 }

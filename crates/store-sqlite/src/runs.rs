@@ -120,12 +120,13 @@ async fn create(c: &mut SqliteConnection, run: NewRun, now: Timestamp) -> StoreR
     };
     let finished_at = conclusion.map(|_| now.0);
     let (code, message) = failure.unzip();
-    let id = sqlx::query_scalar!(
+    let new = sqlx::query!(
         r#"INSERT INTO runs (repo, request, pipeline, event, reference, branch, pull_request, commit_sha,
                              before_sha, title, author, fork, held, status, conclusion, reason_code,
                              reason_message, diagnostics, created_at, finished_at)
            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
-           RETURNING id AS "id!: i64""#,
+           RETURNING id AS "id!: i64",
+             EXISTS (SELECT 1 FROM forge_tokens AS f WHERE f.repo = runs.repo) AS "forge_listens!: bool""#,
         repo,
         run.request,
         run.pipeline,
@@ -149,6 +150,7 @@ async fn create(c: &mut SqliteConnection, run: NewRun, now: Timestamp) -> StoreR
     .fetch_one(&mut *c)
     .await
     .map_err(failed)?;
+    let id = new.id;
     if let Some(plan) = plan {
         let (nodes, needs) = new_nodes(plan, held)?;
         let nodes = column::to_json(&nodes)?;
@@ -183,7 +185,9 @@ async fn create(c: &mut SqliteConnection, run: NewRun, now: Timestamp) -> StoreR
         now,
     )
     .await?;
-    outbox::run_changed(c, RunId(id), now).await?;
+    if new.forge_listens || failure.is_some() {
+        outbox::run_changed(c, RunId(id), now).await?;
+    }
     Ok(RunId(id))
 }
 
