@@ -40,7 +40,8 @@ impl Running {
         private_dir(data)?;
         let dir = fs::canonicalize(data)?;
         let up = up(&dir);
-        for address in [up.listen, up.fleet_listen, up.proxy_admin] {
+        let hosts = (0..HOSTS).map(|n| ([127, 0, 0, 1], HOST_PORT + n).into());
+        for address in [up.listen, up.fleet_listen, up.proxy_admin].into_iter().chain(hosts) {
             std::net::TcpListener::bind(address).with_context(|| {
                 format!("{address} is taken; is another Pipeyard running? (pipectl demo --down)")
             })?;
@@ -190,6 +191,23 @@ where
     Ok(())
 }
 
+/// Ends every program that works in a folder of the demo's hosts: a deployed program outlives its
+/// agent, as it should, and would hold its port against the next demo.
+fn end_programs(hosts: &Path) {
+    let Ok(hosts) = fs::canonicalize(hosts) else { return };
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) =
+            name.to_str().and_then(|n| n.parse().ok()).and_then(rustix::process::Pid::from_raw)
+        else {
+            continue;
+        };
+        if fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&hosts)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 /// Ends what an earlier demo left running and removes its data, containers and networks.
 pub(crate) async fn take_down(data: &Path) -> anyhow::Result<()> {
     if !data.exists() {
@@ -206,6 +224,7 @@ pub(crate) async fn take_down(data: &Path) -> anyhow::Result<()> {
             wait_for(&format!("{name} ends"), gone).await?;
         }
     }
+    end_programs(&dir.join("hosts"));
     pipeyard_runner::remove_everything(&dir.join("runner"))
         .await
         .context("failed to remove the runner's containers")?;
