@@ -24,7 +24,7 @@ use std::{
 
 use pipeyard_model::Timestamp;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Mutex as AsyncMutex, Notify, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -161,6 +161,7 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut orders: Orders, shutdown: Cancell
         }
         Err(error) => tracing::error!(%error, "active deployments can't be read"),
     }
+    let one = Arc::new(AsyncMutex::new(()));
     let mut broom = tokio::time::interval(Duration::from_secs(3_600));
     let mut tick = tokio::time::interval(RECONCILE);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -172,14 +173,28 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut orders: Orders, shutdown: Cancell
                     drivers.spawn(drive(Arc::clone(&fleet), id));
                 }
                 Some(Message::Retire(application, group)) => {
-                    if let Err(error) = fleet.routes.remove(&fleet, &application, &group).await {
-                        tracing::warn!(application, group, %error, "a route stays for now");
-                    }
-                    reconcile::compare(&fleet).await;
+                    let (fleet, one) = (Arc::clone(&fleet), Arc::clone(&one));
+                    drivers.spawn(async move {
+                        let removed = fleet.routes.remove(&fleet, &application, &group).await;
+                        if let Err(error) = removed {
+                            tracing::warn!(application, group, %error, "a route stays for now");
+                        }
+                        let _one = one.lock_owned().await;
+                        reconcile::compare(&fleet).await;
+                    });
                 }
                 None => break,
             },
-            _ = tick.tick() => reconcile::compare(&fleet).await,
+            _ = tick.tick() => {
+                // Beside the loop, so that a container that ends slowly delays no deployment.
+                if let Ok(one) = Arc::clone(&one).try_lock_owned() {
+                    let fleet = Arc::clone(&fleet);
+                    drivers.spawn(async move {
+                        reconcile::compare(&fleet).await;
+                        drop(one);
+                    });
+                }
+            }
             _ = broom.tick() => {
                 if let Err(error) = reconcile::sweep(&fleet).await {
                     tracing::warn!(%error, "old bundles can't be removed");
