@@ -49,7 +49,7 @@ async fn killing_the_server_loses_and_doubles_nothing() {
             commits.push(sha);
             tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
         }
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..900))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..600))).await;
         let runs = pipeyard.json(&["runs", "list", "--limit", "100"]);
         let known = runs.as_array().map_or(0, Vec::len);
         let open = runs.as_array().is_some_and(|r| r.iter().any(|r| r["status"] != "finished"));

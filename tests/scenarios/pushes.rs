@@ -81,7 +81,7 @@ async fn a_pipeline_that_does_not_compile_is_a_failed_run_that_shows_the_line() 
     pipeyard.add_repo(&repo.bare);
     let sha = repo.push_pipeline("jobs:\n  test:\n    imaeg: busybox\n    run: 'true'\n");
     let run = pipeyard.finished_run(&sha, SOON).await;
-    assert_eq!(run["conclusion"], "failure", "{run:#}");
+    assert_eq!(run["conclusion"], "error", "{run:#}");
     let finding = &run["diagnostics"][0];
     assert_eq!(finding["line"], 3, "{run:#}");
     assert!(finding["rendered"].as_str().is_some_and(|t| t.contains("image")), "{run:#}");
