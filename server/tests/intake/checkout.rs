@@ -137,6 +137,12 @@ async fn what_is_no_request_of_git_is_refused() {
     let packed = ("content-encoding", "gzip");
     let answer = world.send("POST", &fetch, &[auth, kind, packed], "not gzip").await;
     assert_eq!(answer.refusal(), (400, "not_gzip".into()));
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, b"0014command=ls-refs\n0000").unwrap();
+    let version = ("git-protocol", "version=2");
+    let headers = [auth, kind, packed, version];
+    let answer = world.send("POST", &fetch, &headers, packer.finish().unwrap()).await;
+    assert!(answer.text().contains(&format!("{sha} refs/heads/main")), "{}", answer.text());
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::copy(&mut std::io::Read::take(std::io::repeat(b'0'), 64 << 20), &mut bomb).unwrap();
     let answer = world.send("POST", &fetch, &[auth, kind, packed], bomb.finish().unwrap()).await;
