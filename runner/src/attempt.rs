@@ -15,7 +15,7 @@ use pipeyard_api::runner::{
 use pipeyard_executor::{JobEvent, JobOutcome, JobRun, Reason, SecretValue, StepExit};
 use pipeyard_git::{BasicAuth, Sha};
 use pipeyard_mask::Masker;
-use pipeyard_model::{AttemptId, Conclusion};
+use pipeyard_model::{AttemptId, Conclusion, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -100,7 +100,7 @@ async fn execute(
     let (reports, receiver) = mpsc::channel(64);
     let report = tokio::spawn(report_steps(shared.server.clone(), attempt, receiver));
     let mut log =
-        Log { framer: Framer::new(masker.clone()), journal, lines: Vec::new(), problem: None };
+        Log { framer: Framer::new(masker.clone()), journal, lines: Vec::new(), problem: None, step: None };
 
     let mut outcome = job(shared, &claimed, dir, &mut log, reports, &stop).await;
     match shared.live.because(attempt) {
@@ -264,6 +264,8 @@ struct Log {
     journal: Journal,
     lines: Vec<u8>,
     problem: Option<String>,
+    /// The step in work and when it began; its end is reported with both times.
+    step: Option<(u16, Timestamp)>,
 }
 
 impl Log {
@@ -279,6 +281,7 @@ impl Log {
                 self.framer.push(step, stream, at, &bytes, &mut self.lines);
             }
             JobEvent::StepStarted { step, at } => {
+                self.step = Some((step, at));
                 let _ = reports.send(StepReport { step, started_at: at, finished: None }).await;
             }
             JobEvent::StepFinished { step, at, exit } => {
@@ -291,9 +294,12 @@ impl Log {
                     StepExit::Cancelled => (Conclusion::Cancelled, None),
                 };
                 let end = StepEnd { at, conclusion, exit_code };
-                // The start was reported before; the server keeps the earlier time.
-                let _ =
-                    reports.send(StepReport { step, started_at: at, finished: Some(end) }).await;
+                // A later report replaces the earlier one, so it repeats the start.
+                let started_at = match self.step.take() {
+                    Some((known, start)) if known == step => start,
+                    _ => at,
+                };
+                let _ = reports.send(StepReport { step, started_at, finished: Some(end) }).await;
             }
         }
     }
