@@ -186,6 +186,7 @@ test('a running log follows, keeps its place when scrolled, and resumes after th
     assert.equal(n, seen[0][0] + i);
     assert.equal(Number(words.slice(10)) - n, Number(seen[0][1].slice(10)) - seen[0][0], 'nothing lost, nothing doubled');
   });
+  await page.locator('.steps .took', { hasText: /^[1-9]\d+ s$|^\d m \d\d s$/ }).waitFor();
 });
 
 test('hostile text stays text', { skip }, async () => {
