@@ -99,8 +99,13 @@ async fn execute(
     };
     let (reports, receiver) = mpsc::channel(64);
     let report = tokio::spawn(report_steps(shared.server.clone(), attempt, receiver));
-    let mut log =
-        Log { framer: Framer::new(masker.clone()), journal, lines: Vec::new(), problem: None, step: None };
+    let mut log = Log {
+        framer: Framer::new(masker.clone()),
+        journal,
+        lines: Vec::new(),
+        problem: None,
+        step: None,
+    };
 
     let mut outcome = job(shared, &claimed, dir, &mut log, reports, &stop).await;
     match shared.live.because(attempt) {
