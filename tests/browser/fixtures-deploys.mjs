@@ -163,7 +163,7 @@ export async function handle(state, { method, path, q, body, refuse, send }) {
     return send(200, short(d)) ?? true;
   }
   if ((m = /^\/api\/environments\/([^/]+)\/([^/]+)\/rollback$/.exec(path))) return send(201, short(state.deployments.find((d) => d.id === 11))) ?? true;
-  if (path === '/api/incidents' && method === 'GET') return send(200, state.incidents.filter((i) => !q.get('open') || (i.restored_at === null) === (q.get('open') === 'true'))) ?? true;
+  if (path === '/api/incidents' && method === 'GET') return send(200, state.incidents.filter((i) => q.get('open') !== 'true' || i.restored_at === null)) ?? true;
   if (path === '/api/incidents') {
     const b = await body();
     const incident = { kind: 'incident', id: state.incidents.length + 2, environment: b.environment, service: b.service, title: b.title, impact_at: b.impact_at ?? new Date().toISOString(), detected_at: new Date().toISOString(), restored_at: null, deployment: b.deployment ?? null, link: b.deployment ? 'manual' : null, opened_by: 'Mina Park', closed_by: null };

@@ -232,6 +232,11 @@ test('an incident is opened and closed', async () => {
   await row.getByRole('button', { name: 'Close' }).click();
   await dialog().getByRole('button', { name: 'Service is restored' }).click();
   await row.getByText('restored').waitFor();
+  await page.getByLabel('State').selectOption('open');
+  await row.waitFor({ state: 'detached' });
+  await page.getByLabel('State').selectOption('restored');
+  await row.waitFor();
+  assert.equal(await page.locator('tr', { hasText: 'Mails are sent twice' }).count(), 0);
 });
 
 test('a hook’s secret and a runner’s token are shown once', async () => {
