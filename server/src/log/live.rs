@@ -4,7 +4,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -69,16 +72,21 @@ struct Open {
 pub(crate) struct Live {
     path: PathBuf,
     open: Arc<Mutex<Option<Open>>>,
+    /// Set under the lock of `open`: nothing is appended any more.
+    sealed: Arc<AtomicBool>,
     lines: watch::Sender<u64>,
 }
 
 impl Live {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, open: Arc::default(), lines: watch::Sender::new(0) }
+        Self { path, open: Arc::default(), sealed: Arc::default(), lines: watch::Sender::new(0) }
     }
 
     pub(crate) async fn append(&self, offset: u64, bytes: Bytes) -> Result<Appended, AppendError> {
         let mut open = Arc::clone(&self.open).lock_owned().await;
+        if self.sealed.load(Ordering::SeqCst) {
+            return Err(AppendError::Sealed);
+        }
         let path = self.path.clone();
         let work = move || -> io::Result<Result<(Appended, u64), AppendError>> {
             let state = match &mut *open {
@@ -109,13 +117,28 @@ impl Live {
                 Some(state) => state,
                 none => none.insert(open_file(&path, false)?),
             };
-            let mut scanner = state.scanner.clone();
-            let length = scanner.length();
-            // A reader of a log that is over sees an unfinished last line; `LogReader` hides it
-            // from others.
-            let whole = scanner.layout.clone();
-            scanner.close();
-            Ok(LogReader::plain(state.file.try_clone()?, whole, scanner.layout, length))
+            reader_of(state)
+        })
+        .await
+    }
+
+    /// Gives the log to `work`, which puts it into its sealed form. Appends wait, and are refused
+    /// once it has; readers that have the file open go on with it.
+    pub(crate) async fn seal(
+        &self,
+        work: impl FnOnce(&LogReader) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let mut open = Arc::clone(&self.open).lock_owned().await;
+        let (path, sealed) = (self.path.clone(), Arc::clone(&self.sealed));
+        blocking(move || {
+            let state = match &mut *open {
+                Some(state) => state,
+                none => none.insert(open_file(&path, false)?),
+            };
+            work(&reader_of(state)?)?;
+            sealed.store(true, Ordering::SeqCst);
+            *open = None;
+            Ok(())
         })
         .await
     }
@@ -123,6 +146,15 @@ impl Live {
     pub(crate) async fn grown(&self, lines: u64) {
         let _ = self.lines.subscribe().wait_for(|now| *now > lines).await;
     }
+}
+
+fn reader_of(state: &Open) -> io::Result<LogReader> {
+    let mut scanner = state.scanner.clone();
+    let length = scanner.length();
+    // A reader of a log that is over sees an unfinished last line; `LogReader` hides it from others.
+    let whole = scanner.layout.clone();
+    scanner.close();
+    Ok(LogReader::plain(state.file.try_clone()?, whole, scanner.layout, length))
 }
 
 fn append(state: &mut Open, offset: u64, bytes: &[u8]) -> Result<(Appended, u64), AppendError> {

@@ -148,20 +148,27 @@ impl Logs {
     /// When the disk refuses; the live form is then still there.
     pub async fn seal(&self, attempt: AttemptId) -> io::Result<()> {
         let live = self.live(attempt);
-        let reader = match live.reader().await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        let plain = self.live_path(attempt);
+        let (folder, name) = (self.folder(attempt.job), attempt.epoch.to_string());
+        let sealed = live
+            .seal(move |reader| {
+                seal::write(reader, &folder, &name)?;
+                std::fs::remove_file(plain)?;
+                seal::sync_folder(&folder)
+            })
+            .await;
+        match sealed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,
-        };
-        let (plain, folder, name) =
-            (self.live_path(attempt), self.folder(attempt.job), attempt.epoch.to_string());
-        blocking(move || {
-            seal::write(&reader, &folder, &name)?;
-            std::fs::remove_file(plain)?;
-            seal::sync_folder(&folder)
-        })
-        .await?;
+        }
         self.table().remove(&attempt);
         Ok(())
+    }
+
+    /// Attempts whose log this process has used and not sealed.
+    #[must_use]
+    pub fn in_use(&self) -> Vec<AttemptId> {
+        self.table().keys().copied().collect()
     }
 
     /// Forgets what is remembered of a live log; the next use reads the file again.

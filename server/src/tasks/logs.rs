@@ -2,25 +2,38 @@
 
 use std::time::Duration;
 
+use pipeyard_model::AttemptId;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::AppState;
 
-/// A look happens this often even when no attempt was heard to end.
-const EVERY: Duration = Duration::from_secs(60);
+/// Every log on the disk is looked at at the start and then this often; in between those that this
+/// process has used are enough.
+const EVERY: Duration = Duration::from_secs(600);
 /// Readers who follow a log see its end before its file changes its form; ends that come together
 /// are handled together.
 const REST: Duration = Duration::from_secs(2);
 
 /// Runs until `shutdown`.
 pub async fn run(state: AppState, shutdown: CancellationToken) {
+    let mut next = Instant::now();
     loop {
-        if let Err(error) = seal_all(&state, &shutdown).await {
+        let result = if Instant::now() >= next {
+            next = Instant::now() + EVERY;
+            match state.logs.unsealed().await {
+                Ok(attempts) => seal_all(&state, attempts, &shutdown).await,
+                Err(error) => Err(error.into()),
+            }
+        } else {
+            seal_all(&state, state.logs.in_use(), &shutdown).await
+        };
+        if let Err(error) = result {
             tracing::warn!(error = %error, "logs were not sealed");
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep_until(next) => {}
             () = state.logs.ended.notified() => {}
         }
         tokio::select! {
@@ -30,8 +43,12 @@ pub async fn run(state: AppState, shutdown: CancellationToken) {
     }
 }
 
-async fn seal_all(state: &AppState, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    for attempt in state.logs.unsealed().await? {
+async fn seal_all(
+    state: &AppState,
+    attempts: Vec<AttemptId>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    for attempt in attempts {
         if shutdown.is_cancelled() {
             return Ok(());
         }
