@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dist = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../web/dist");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // A folder that doesn't exist would make every build run this again; its parent may be watched.
-    let watched = if dist.is_dir() { dist.clone() } else { dist.join("..") };
+    let web = dist.parent().ok_or("web/dist has no parent")?;
+    let watched = if dist.is_dir() { &dist } else { web };
     if watched.is_dir() {
         println!("cargo:rerun-if-changed={}", watched.display());
     }
