@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 /// One figure.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Figure {
     name: &'static str,
     value: f64,
