@@ -4,6 +4,8 @@
 // with `SHOTS_DIR` photographed.
 
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { openBrowser, sideways } from './browser.mjs';
@@ -44,6 +46,17 @@ jobs:
   slow:
     image: none
     run: i=0; while [ $i -lt 2500 ]; do i=$((i + 1)); echo "slow line $i"; [ $((i % 10)) -ne 0 ] || sleep 0.1; done
+`;
+
+const ENVIRONMENTS = `
+environments:
+  production:
+    production: true
+    provider: {endpoint: "http://127.0.0.1:9", region: local, credentials: fleet}
+    services:
+      web:
+        listen: 8480
+        container: {image: "shop-base:1", port: 8080, health_path: /healthz, replicas: 2}
 `;
 
 let pipeyard;
@@ -223,6 +236,38 @@ test('a secret is set and never shown; a repository that can’t be fetched says
   await page.getByRole('dialog').getByRole('button', { name: 'Add' }).click();
   await page.getByRole('dialog').getByRole('alert').waitFor();
   await page.keyboard.press('Escape');
+});
+
+test('an incident that is opened and closed in the page is in the metrics with its reason', { skip }, async () => {
+  const file = join(pipeyard.dir, 'environments.yml');
+  await writeFile(file, ENVIRONMENTS);
+  await pipeyard.pipectl('envs', 'apply', file);
+  await open('/environments');
+  await page.getByText('2 containers of shop-base:1').waitFor();
+  await open('/deployments');
+  await page.getByText('Nothing serves yet.').waitFor();
+  await open('/incidents');
+  await page.getByRole('button', { name: 'Open an incident' }).click();
+  await page.getByRole('dialog').getByLabel('What users see').fill('Checkout fails <b>');
+  await page.getByRole('dialog').getByRole('button', { name: 'Open' }).click();
+  const incident = page.locator('tr', { hasText: 'Checkout fails <b>' });
+  await incident.getByRole('button', { name: 'Close' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Service is restored' }).click();
+  await incident.getByText('restored').waitFor();
+  await open('/dora');
+  const card = page.locator('.metric', { hasText: 'restore' }).last();
+  await card.getByText('1 incident', { exact: true }).waitFor();
+  await card.getByRole('button', { name: /Show 1 row/ }).click();
+  await page.locator('.rows tr', { hasText: 'incident 1' }).waitFor();
+  assert.equal(await page.locator('.metric').count(), 6);
+  for (const window of ['7d', '13w', '52w']) {
+    await page.getByLabel('Window').selectOption(window);
+    await page.waitForURL(`**since=${window}**`);
+    await card.getByText('1 incident', { exact: true }).waitFor();
+    assert.equal(await page.getByRole('alert').count(), 0);
+  }
+  await open('/audit');
+  await page.locator('tr', { hasText: 'incident.open' }).waitFor();
 });
 
 test('what failed is rerun by one key, and the run’s page follows', { skip }, async () => {
