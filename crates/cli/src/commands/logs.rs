@@ -7,7 +7,7 @@ use pipeyard_api::{
     client::Client,
     views::{JobView, LogLine, RunDetail},
 };
-use pipeyard_model::{Conclusion, NodeName, RunId, Status};
+use pipeyard_model::{Conclusion, NodeName, RunId, Status, log::MAX_LINE};
 
 use super::runs::{exit_of, run_number};
 use crate::{
@@ -107,10 +107,18 @@ impl Logs {
                 continue;
             }
             rest.extend_from_slice(&piece);
-            while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = rest.drain(..=end).collect();
-                show(&String::from_utf8_lossy(&line[..end]), false);
+            let mut shown = 0;
+            while let Some(end) = rest[shown..].iter().position(|b| *b == b'\n') {
+                show(&String::from_utf8_lossy(&rest[shown..shown + end]), false);
+                shown += end + 1;
             }
+            // A line without an end is shown as it comes: it may be longer than the memory.
+            if rest.len() - shown > MAX_LINE {
+                let part = whole_characters(&rest[shown..]);
+                show(&String::from_utf8_lossy(part), true);
+                shown += part.len();
+            }
+            rest.drain(..shown);
         }
         if !rest.is_empty() {
             show(&String::from_utf8_lossy(&rest), true);
@@ -213,6 +221,19 @@ impl Logs {
     }
 }
 
+/// `bytes` without a character at the end whose rest is still to come.
+fn whole_characters(bytes: &[u8]) -> &[u8] {
+    match bytes.utf8_chunks().last().map(|last| last.invalid().len()) {
+        Some(open)
+            if std::str::from_utf8(&bytes[bytes.len() - open..])
+                .is_err_and(|e| e.error_len().is_none()) =>
+        {
+            &bytes[..bytes.len() - open]
+        }
+        _ => bytes,
+    }
+}
+
 fn put_line(line: &LogLine) {
     show(&line.text, line.goes_on);
 }
@@ -227,4 +248,19 @@ fn show(text: &str, goes_on: bool) {
         text.push('\n');
     }
     term::put(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_characters;
+
+    #[test]
+    fn a_character_that_is_not_whole_waits_for_its_rest() {
+        let text = "하나".as_bytes();
+        assert_eq!(whole_characters(text), text);
+        assert_eq!(whole_characters(&text[..5]), &text[..3]);
+        assert_eq!(whole_characters(&text[..4]), &text[..3]);
+        assert_eq!(whole_characters(b"a\xff"), b"a\xff", "it never becomes text");
+        assert_eq!(whole_characters(b""), b"");
+    }
 }
