@@ -1,6 +1,9 @@
 //! Scenarios over the real binaries: what a user does, and what a bad day does.
 
 mod bad_days;
+mod bad_input_files;
+mod bad_input_hooks;
+mod bad_input_steps;
 mod deploys;
 mod docs;
 mod pushes;
