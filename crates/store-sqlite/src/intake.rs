@@ -104,7 +104,8 @@ async fn is_known(
     let known = sqlx::query_scalar!(
         "SELECT r.id FROM run_requests AS r JOIN deliveries AS d ON d.id = r.delivery
          WHERE r.repo = ? AND r.after_sha = ? AND r.received_at >= ? AND r.event = ?
-         AND r.reference = ? AND (r.before_sha IS ? OR ? OR d.event = ?) LIMIT 1",
+         AND r.reference = ? AND (r.before_sha IS ? OR ? OR d.event = ?)
+         ORDER BY r.id DESC LIMIT 1",
         repo,
         request.after,
         since,
@@ -114,10 +115,40 @@ async fn is_known(
         compared,
         COMPARISON
     )
+    .fetch_optional(&mut *c)
+    .await
+    .map_err(failed)?;
+    match known {
+        Some(known) => {
+            Ok(request.event != Event::Push || !came_back(c, repo, request, known).await?)
+        }
+        None => Ok(false),
+    }
+}
+
+/// Whether the branch has left the commit of the request `known` since, and this push takes it there
+/// again from where it stands: back by force and forward again is no repetition.
+async fn came_back(
+    c: &mut SqliteConnection,
+    repo: &str,
+    request: &NewRunRequest,
+    known: i64,
+) -> StoreResult<bool> {
+    let left = sqlx::query_scalar!(
+        "SELECT l.id FROM run_requests AS l
+         JOIN seen_refs AS s ON s.repo = l.repo AND s.name = l.reference
+         WHERE l.id > ? AND l.repo = ? AND l.event = 'push' AND l.reference = ? AND l.before_sha = ?
+         AND s.sha = ? LIMIT 1",
+        known,
+        repo,
+        request.reference,
+        request.after,
+        request.before
+    )
     .fetch_optional(c)
     .await
     .map_err(failed)?;
-    Ok(known.is_some())
+    Ok(left.is_some())
 }
 
 async fn add_request(

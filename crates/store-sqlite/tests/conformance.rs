@@ -67,6 +67,7 @@ promises! {
         a_delivery_that_comes_50_times_counts_once,
         a_push_that_is_told_twice_counts_once,
         a_comparison_and_a_hook_tell_of_one_push,
+        back_and_forward_again_is_no_repetition,
         a_person_may_ask_twice,
         requests_of_a_repository_keep_their_order,
         a_request_gives_its_runs_once,

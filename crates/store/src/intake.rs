@@ -108,7 +108,8 @@ pub trait Intake {
     /// A delivery that is known changes nothing. A run request that repeats (repo, event, ref,
     /// before, after) of the last 10 minutes asks for nothing, but its delivery is stored and its ref
     /// counts as seen. Where one of the two came from a [`COMPARISON`], `before` doesn't matter: a
-    /// comparison doesn't see the steps in between.
+    /// comparison doesn't see the steps in between. A push that takes a branch to a commit which it
+    /// has left since, back by force and forward again, is no repetition.
     async fn accept_delivery(&self, delivery: NewDelivery) -> StoreResult<Accepted>;
     /// Run requests that are due, oldest first, at most one for each repository.
     async fn due_run_requests(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<RunRequest>>;

@@ -46,6 +46,8 @@ struct HookFile {
 /// The message: refs that moved.
 #[derive(Serialize)]
 struct Updates {
+    /// Names this push, so that a replay of the message is known.
+    delivery: uuid::Uuid,
     updates: Vec<Update>,
 }
 
@@ -88,7 +90,7 @@ async fn tell(file: &Path) -> Result<(), String> {
             })
         })
         .collect();
-    let body = serde_json::to_vec(&Updates { updates }).map_err(|e| e.to_string())?;
+    let body = serde_json::to_vec(&Updates { delivery: uuid::Uuid::now_v7(), updates }).map_err(|e| e.to_string())?;
     let mut mac =
         Hmac::<Sha256>::new_from_slice(config.secret.as_bytes()).map_err(|e| e.to_string())?;
     mac.update(&body);

@@ -99,6 +99,26 @@ pub async fn a_comparison_and_a_hook_tell_of_one_push<S: Store>(store: &S, clock
     assert_eq!(seen, [("refs/heads/main".to_owned(), "e".to_owned())]);
 }
 
+/// A branch that goes back by force and forward again was pushed three times; each told twice is
+/// still one.
+pub async fn back_and_forward_again_is_no_repetition<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    for (id, before, after, expected) in [
+        ("d1", "a", "b", Accepted::New),
+        ("d2", "b", "a", Accepted::New),
+        ("d3", "b", "a", Accepted::Duplicate),
+        ("d4", "a", "b", Accepted::New),
+        ("d5", "a", "b", Accepted::Duplicate),
+        ("d6", "b", "c", Accepted::New),
+        ("d7", "a", "b", Accepted::Duplicate),
+        ("d8", "c", "a", Accepted::New),
+        ("d9", "a", "b", Accepted::New),
+    ] {
+        let delivery = push(made.repo, id, Some(before), after, clock);
+        assert_eq!(store.accept_delivery(delivery).await.unwrap(), expected, "{id}");
+    }
+}
+
 /// A person may ask for the same commit twice.
 pub async fn a_person_may_ask_twice<S: Store>(store: &S, clock: &ManualClock) {
     let made = setup(store, clock).await;
