@@ -90,7 +90,8 @@ async fn tell(file: &Path) -> Result<(), String> {
             })
         })
         .collect();
-    let body = serde_json::to_vec(&Updates { delivery: uuid::Uuid::now_v7(), updates }).map_err(|e| e.to_string())?;
+    let body = serde_json::to_vec(&Updates { delivery: uuid::Uuid::now_v7(), updates })
+        .map_err(|e| e.to_string())?;
     let mut mac =
         Hmac::<Sha256>::new_from_slice(config.secret.as_bytes()).map_err(|e| e.to_string())?;
     mac.update(&body);
