@@ -16,7 +16,7 @@ const trim = (v: number): string => (v >= 10 ? String(Math.round(v)) : v.toFixed
 export function valueText(unit: string, v: number | null): string {
   if (v === null) return 'no data';
   if (unit === 'per_day') return frequency(v);
-  if (unit === 'seconds') return duration(v);
+  if (unit === 'seconds') return v < 1 ? 'under 1 s' : duration(v);
   return percent(v);
 }
 
@@ -39,6 +39,7 @@ export interface Change {
 
 export function change(m: Metric): Change {
   if (m.value === null) return { text: m.previous === null ? '' : `was ${valueText(m.unit, m.previous)}`, sense: null };
+  if (m.n === 0 && m.previous_n === 0) return { text: '', sense: null };
   if (m.previous === null) return { text: 'nothing to compare with', sense: null };
   const more = m.value - m.previous;
   if (Math.abs(more) < 1e-9) return { text: 'as before', sense: null };
