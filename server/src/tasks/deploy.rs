@@ -113,11 +113,17 @@ async fn drive(state: &AppState, deployments: Vec<Stored>) {
 
 /// Takes in ready deploys and cancelled ones, and answers what isn't over, by place.
 async fn gather(state: &AppState) -> StoreResult<BTreeMap<Place, Vec<Stored>>> {
+    // One that can't be moved must not stand in the way of the others.
     for ready in state.store.ready_deploys(BATCH).await? {
-        take_in(state, ready).await?;
+        let job = ready.job;
+        if let Err(error) = take_in(state, ready).await {
+            tracing::warn!(job.id = %job, error = %error, "a deploy can't be taken in; it is tried again");
+        }
     }
     for (_, deployment) in state.store.cancelled_deploys(BATCH).await? {
-        cancel(state, DeploymentId(deployment)).await?;
+        if let Err(error) = cancel(state, DeploymentId(deployment)).await {
+            tracing::warn!(deployment.id = deployment, error = %error, "a deployment can't be cancelled; it is tried again");
+        }
     }
     let mut places: BTreeMap<Place, Vec<Stored>> = BTreeMap::new();
     for stored in state.store.open_deployments().await? {
