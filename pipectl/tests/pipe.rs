@@ -201,12 +201,10 @@ fn results_are_data_on_standard_output_in_every_format() {
     let bad = yard.run(&["runs", "list", "--query", "[?"]);
     assert_eq!((bad.exit, bad.out.as_str()), (2, ""));
     assert!(bad.err.contains("--query"), "{}", bad.err);
-    let view = yard.run(&["runs", "view", "latest"]);
-    assert!(
-        view.out.contains("no runner is registered"),
-        "a waiting job names its cause: {}",
-        view.out
-    );
+    until("a waiting job names its cause", || {
+        let view = yard.run(&["runs", "view", "latest"]);
+        view.out.contains("no runner is registered").then_some(())
+    });
 }
 
 #[test]

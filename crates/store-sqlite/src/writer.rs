@@ -204,11 +204,12 @@ async fn commit_group(
     // Members that were never reached are told by their dropped channel.
     group.clear();
     let wrote = ends.iter().any(|(good, _)| *good);
-    for (_, tell) in ends {
-        tell(problem.clone().map_or(Ok(()), Err));
-    }
+    // Readers first: whoever is told of a commit may ask at once whether it woke them.
     if problem.is_none() && wrote {
         committed.send_modify(|count| *count += 1);
+    }
+    for (_, tell) in ends {
+        tell(problem.clone().map_or(Ok(()), Err));
     }
     problem.is_none()
 }
