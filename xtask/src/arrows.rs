@@ -14,9 +14,15 @@ const OURS: &[(&str, &[&str])] = &[
     ("pipeyard-deploy", &["pipeyard-model"]),
     ("pipeyard-fleet", &["pipeyard-model"]),
     ("pipeyard-api", &["pipeyard-model"]),
-    ("pipeyard-store", &["pipeyard-model", "pipeyard-api"]),
-    ("pipeyard-store-sqlite", &["pipeyard-model", "pipeyard-api", "pipeyard-store"]),
-    ("pipeyard-store-postgres", &["pipeyard-model", "pipeyard-api", "pipeyard-store"]),
+    ("pipeyard-store", &["pipeyard-model", "pipeyard-api", "pipeyard-dora"]),
+    (
+        "pipeyard-store-sqlite",
+        &["pipeyard-model", "pipeyard-api", "pipeyard-dora", "pipeyard-store"],
+    ),
+    (
+        "pipeyard-store-postgres",
+        &["pipeyard-model", "pipeyard-api", "pipeyard-dora", "pipeyard-store"],
+    ),
     (
         "pipeyard-server",
         &[

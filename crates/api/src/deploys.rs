@@ -12,7 +12,7 @@
 //! | `POST /api/deployments/{id}/promote` [`Decide`] | [`DeploymentView`]; ends the judging: all traffic to the new release |
 //! | `POST /api/environments/{env}/{service}/rollback` [`RollBack`] | [`DeploymentView`] of the new deployment |
 //! | `GET /api/dora?env=&service=&since=&until=&by=` | [`DoraView`]; `by` is `day`, `week` or `month`; `since` is `7d`, `4w` or a time |
-//! | `GET /api/incidents?env=&service=&open=` | array of [`IncidentView`], newest first |
+//! | `GET /api/incidents?env=&service=&open=` | array of [`IncidentView`], newest first; `open` is `true`, `false` (restored) or absent (all) |
 //! | `POST /api/incidents` [`OpenIncident`] | [`IncidentView`] |
 //! | `POST /api/incidents/{id}/close` [`CloseIncident`] | [`IncidentView`] |
 //!

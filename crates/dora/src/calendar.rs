@@ -130,6 +130,16 @@ impl Window {
         (self.edges[n], self.edges[n + 1])
     }
 
+    /// Where its buckets begin and end inside the window: `since`, the buckets' starts, `until`.
+    #[must_use]
+    pub fn edges(&self) -> Vec<Timestamp> {
+        let mut edges = self.edges.clone();
+        edges[0] = self.since;
+        let last = edges.len() - 1;
+        edges[last] = self.until;
+        edges
+    }
+
     /// How many calendar days the part of the window between two moments has. A day that is only
     /// partly inside counts by its share; a day of 23 hours is one day.
     #[must_use]

@@ -1,43 +1,33 @@
-//! Contributions added up by time and owner. Addition has no order, and what was added can be taken
+//! Contributions added up by time and place. Addition has no order, and what was added can be taken
 //! away, to the byte.
 
 use std::fmt;
 
-use jiff::{ToSpan, tz::TimeZone};
-use pipeyard_model::{ServiceName, Timestamp};
+use jiff::tz::TimeZone;
+use pipeyard_model::{EnvironmentName, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Contribution, Histogram,
+    Contribution, Counts, Histogram,
     histogram::{read_number, write_number},
 };
 
 /// Upper edges of the lead time bands, in seconds: an hour, a day, a week, 30 days, 180 days.
 const BANDS: [u64; 5] = [3_600, 86_400, 604_800, 2_592_000, 15_552_000];
 
-/// Sums over the deployments of one bucket.
+/// Sums over the deployments and incidents of one bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cell {
-    /// Deployments that reached production.
-    pub deployed: u64,
-    /// Deployments that users had reached.
-    pub could_fail: u64,
-    /// Of these: failed.
-    pub failed: u64,
-    /// Deployments and rollbacks in the rework rate.
-    pub worked: u64,
-    /// Of these: rework.
-    pub reworked: u64,
-    /// Deployments that failed before users had reached them.
-    pub failed_before_traffic: u64,
-    /// Rollbacks.
-    pub rollbacks: u64,
+    /// How many there are of what.
+    pub counts: Counts,
     /// Commits with a lead time of at most an hour, a day, a week, 30 days, 180 days.
     pub bands: [u64; 5],
     /// Lead times.
     pub leads: Histogram,
     /// Recovery times.
     pub recoveries: Histogram,
+    /// Times to restore.
+    pub restores: Histogram,
 }
 
 /// A cell doesn't hold what was to be taken away: it has to be built again from the facts.
@@ -53,31 +43,18 @@ impl fmt::Display for Drift {
 impl std::error::Error for Drift {}
 
 impl Cell {
-    fn numbers(&mut self) -> [&mut u64; 12] {
-        let [hour, day, week, month, half_year] = &mut self.bands;
-        [
-            &mut self.deployed,
-            &mut self.could_fail,
-            &mut self.failed,
-            &mut self.worked,
-            &mut self.reworked,
-            &mut self.failed_before_traffic,
-            &mut self.rollbacks,
-            hour,
-            day,
-            week,
-            month,
-            half_year,
-        ]
+    fn numbers(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.counts.all().into_iter().chain(self.bands.iter_mut())
     }
 
     /// Adds a contribution.
     pub fn add(&mut self, contribution: &Contribution) {
-        for (sum, part) in self.numbers().into_iter().zip(parts(contribution)) {
+        for (sum, part) in self.numbers().zip(parts(contribution)) {
             *sum += part;
         }
-        contribution.leads.iter().for_each(|lead| self.leads.add(*lead));
-        contribution.recovery.iter().for_each(|recovery| self.recoveries.add(*recovery));
+        contribution.leads.iter().for_each(|seconds| self.leads.add(*seconds));
+        contribution.recovery.iter().for_each(|seconds| self.recoveries.add(*seconds));
+        contribution.restore.iter().for_each(|seconds| self.restores.add(*seconds));
     }
 
     /// Takes a contribution away that was added before.
@@ -86,13 +63,14 @@ impl Cell {
     /// When it can't have been added. The cell is then unchanged.
     pub fn remove(&mut self, contribution: &Contribution) -> Result<(), Drift> {
         let mut after = self.clone();
-        for (sum, part) in after.numbers().into_iter().zip(parts(contribution)) {
+        for (sum, part) in after.numbers().zip(parts(contribution)) {
             *sum = sum.checked_sub(part).ok_or(Drift)?;
         }
-        let leads = contribution.leads.iter().all(|lead| after.leads.remove(*lead));
+        let leads = contribution.leads.iter().all(|seconds| after.leads.remove(*seconds));
         let recovery =
-            contribution.recovery.iter().all(|recovery| after.recoveries.remove(*recovery));
-        if !(leads && recovery) {
+            contribution.recovery.iter().all(|seconds| after.recoveries.remove(*seconds));
+        let restore = contribution.restore.iter().all(|seconds| after.restores.remove(*seconds));
+        if !(leads && recovery && restore) {
             return Err(Drift);
         }
         *self = after;
@@ -102,29 +80,18 @@ impl Cell {
     /// Adds everything of `other`.
     pub fn merge(&mut self, other: &Self) {
         let mut theirs = other.clone();
-        for (sum, part) in self.numbers().into_iter().zip(theirs.numbers()) {
+        for (sum, part) in self.numbers().zip(theirs.numbers()) {
             *sum += *part;
         }
         self.leads.merge(&other.leads);
         self.recoveries.merge(&other.recoveries);
+        self.restores.merge(&other.restores);
     }
 
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// The share of failed deployments; `None` when there were none that could fail.
-    #[must_use]
-    pub fn fail_rate(&self) -> Option<f64> {
-        (self.could_fail > 0).then(|| self.failed as f64 / self.could_fail as f64)
-    }
-
-    /// The share of rework; `None` without deployments.
-    #[must_use]
-    pub fn rework_rate(&self) -> Option<f64> {
-        (self.worked > 0).then(|| self.reworked as f64 / self.worked as f64)
     }
 
     /// The cell as bytes. Equal cells give equal bytes.
@@ -136,6 +103,7 @@ impl Cell {
         }
         self.leads.write(&mut out);
         self.recoveries.write(&mut out);
+        self.restores.write(&mut out);
         out
     }
 
@@ -152,89 +120,140 @@ impl Cell {
         }
         cell.leads = Histogram::read(bytes)?;
         cell.recoveries = Histogram::read(bytes)?;
+        cell.restores = Histogram::read(bytes)?;
         bytes.is_empty().then_some(cell)
     }
 }
 
-fn parts(contribution: &Contribution) -> [u64; 12] {
-    let one = u64::from;
+fn parts(contribution: &Contribution) -> impl Iterator<Item = u64> {
+    let mut counts = contribution.counts;
     let within = |edge: u64| contribution.leads.partition_point(|lead| *lead <= edge) as u64;
-    let [hour, day, week, month, half_year] = BANDS.map(within);
-    [
-        one(contribution.deployed),
-        one(contribution.failed.is_some()),
-        one(contribution.failed == Some(true)),
-        one(contribution.rework.is_some()),
-        one(contribution.rework == Some(true)),
-        one(contribution.failed_before_traffic),
-        one(contribution.rollback),
-        hour,
-        day,
-        week,
-        month,
-        half_year,
-    ]
+    let bands = BANDS.map(within);
+    counts.all().map(|number| *number).into_iter().chain(bands)
 }
 
-/// How long a cell's bucket is.
+/// How long a cell's bucket is. Buckets are of UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
-    /// An hour of UTC; for the whole organization only.
+    /// An hour; for whole environments only.
     Hour,
-    /// A calendar day of the reporting zone.
+    /// A day.
     Day,
-    /// A calendar month of the reporting zone.
+    /// A calendar month.
     Month,
 }
 
-/// Whose deployments a cell adds up.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// Everybody's.
-    Organization,
-    /// A team's, as it owned them at that time.
-    Team(String),
-    /// A service's.
-    Service(ServiceName),
+impl Tier {
+    /// The tiers of a service's cells, the longest first.
+    pub const OF_SERVICES: &'static [Self] = &[Self::Month, Self::Day];
+    /// The tiers of an environment's cells, the longest first.
+    pub const OF_ENVIRONMENTS: &'static [Self] = &[Self::Month, Self::Day, Self::Hour];
+
+    /// The word for it in rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+
+    /// The start of the bucket that a moment is in.
+    #[must_use]
+    pub fn start(self, at: Timestamp) -> Timestamp {
+        match self {
+            Self::Hour => Timestamp(at.0 - at.0.rem_euclid(HOUR)),
+            Self::Day => Timestamp(at.0 - at.0.rem_euclid(DAY)),
+            Self::Month => {
+                let day = i64::from(at.to_jiff().to_zoned(TimeZone::UTC).day()) - 1;
+                Timestamp(Self::Day.start(at).0 - day * DAY)
+            }
+        }
+    }
+
+    /// The end of the bucket that a moment is in: the start of the next one.
+    #[must_use]
+    pub fn end(self, at: Timestamp) -> Timestamp {
+        let start = self.start(at);
+        match self {
+            Self::Hour => Timestamp(start.0 + HOUR),
+            Self::Day => Timestamp(start.0 + DAY),
+            // No month has more than 31 days, and the next begins within 32.
+            Self::Month => self.start(Timestamp(start.0 + 32 * DAY)),
+        }
+    }
 }
+
+/// In microseconds.
+const HOUR: i64 = 3_600_000_000;
+/// In microseconds; a day of UTC has no other length.
+const DAY: i64 = 24 * HOUR;
 
 /// Which cell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CellKey {
+    /// Whose environment.
+    pub environment: EnvironmentName,
+    /// Only this service; all of the environment's if absent.
+    pub service: Option<ServiceName>,
     /// Its length.
     pub tier: Tier,
-    /// Its owner.
-    pub scope: Scope,
     /// Its start.
     pub start: Timestamp,
 }
 
-/// The cells of a deployment that counts at `at`: day and month for the organization, the team and the
-/// service, and the hour for the organization.
-#[must_use]
-pub fn cell_keys(
+/// The cells of what counts at `at`: day and month for its service and its environment, and the hour
+/// for its environment.
+pub fn cell_keys<'k>(
     at: Timestamp,
-    service: &ServiceName,
-    team: Option<&str>,
-    zone: &TimeZone,
-) -> Vec<CellKey> {
-    let local = at.to_jiff().to_zoned(zone.clone());
-    let day = local.start_of_day().unwrap_or_else(|_| local.clone());
-    let back = i64::from(local.day()) - 1;
-    let month = local
-        .checked_sub(back.days())
-        .and_then(|first| first.start_of_day())
-        .unwrap_or_else(|_| day.clone());
-    let hour = Timestamp(at.0 - at.0.rem_euclid(3_600_000_000));
-    let mut scopes = vec![Scope::Organization, Scope::Service(service.clone())];
-    scopes.extend(team.map(|team| Scope::Team(team.to_owned())));
-    let mut keys = vec![CellKey { tier: Tier::Hour, scope: Scope::Organization, start: hour }];
-    for scope in scopes {
-        let start = |zoned: &jiff::Zoned| Timestamp::from(zoned.timestamp());
-        keys.push(CellKey { tier: Tier::Day, scope: scope.clone(), start: start(&day) });
-        keys.push(CellKey { tier: Tier::Month, scope, start: start(&month) });
+    environment: &'k EnvironmentName,
+    service: &'k ServiceName,
+) -> impl Iterator<Item = CellKey> + 'k {
+    let key = move |service: Option<&ServiceName>, tier: Tier| CellKey {
+        environment: environment.clone(),
+        service: service.cloned(),
+        tier,
+        start: tier.start(at),
+    };
+    let of_service = Tier::OF_SERVICES.iter().map(move |tier| key(Some(service), *tier));
+    of_service.chain(Tier::OF_ENVIRONMENTS.iter().map(move |tier| key(None, *tier)))
+}
+
+/// A stretch of time that is read in one go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Cells of this length, or contributions themselves.
+    pub tier: Option<Tier>,
+    /// Inclusive.
+    pub from: Timestamp,
+    /// Exclusive.
+    pub to: Timestamp,
+}
+
+/// Cuts the spans between `edges` into the longest cells that fit, with contributions where none
+/// does. `tiers` are those that there are, the longest first. Pieces of a kind that follow each other
+/// are one, also over an edge: each cell in them belongs to the span that its start is in.
+#[must_use]
+pub fn pieces(edges: &[Timestamp], tiers: &[Tier]) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for span in edges.windows(2) {
+        let mut from = span[0];
+        while from < span[1] {
+            let fits = |tier: &&Tier| tier.start(from) == from && tier.end(from) <= span[1];
+            let tier = tiers.iter().find(fits).copied();
+            let to = match (tier, tiers.last()) {
+                (Some(tier), _) => tier.end(from),
+                (None, Some(shortest)) => shortest.end(from).min(span[1]),
+                (None, None) => span[1],
+            };
+            match pieces.last_mut() {
+                Some(last) if last.tier == tier && last.to == from => last.to = to,
+                Some(_) | None => pieces.push(Piece { tier, from, to }),
+            }
+            from = to;
+        }
     }
-    keys
+    pieces
 }

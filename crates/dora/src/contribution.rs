@@ -1,4 +1,5 @@
-//! What one deployment adds to the metrics: a pure function of its fact and of its failure.
+//! What one deployment or incident adds to the metrics: a pure function of its fact and of its
+//! failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,8 @@ use pipeyard_model::{DeploymentId, IncidentId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentFact, FailureLink, IncidentFact, Kind, Method, Outcome, RangeStatus, Role, lead_time,
+    DeploymentFact, FailureLink, IncidentFact, Kind, Method, NoLead, Outcome, RangeStatus, Role,
+    lead_time,
 };
 
 /// How a deployment that had reached users failed.
@@ -23,27 +25,110 @@ pub struct Failure {
     pub restored_at: Option<Timestamp>,
 }
 
-/// What one deployment adds to its cells. To change it, take the old one away and add the new one.
+/// Whose contribution it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A deployment's.
+    Deployment(DeploymentId),
+    /// An incident's.
+    Incident(IncidentId),
+}
+
+/// Numbers that add up over deployments and incidents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Deployments that are listed: all of them.
+    #[serde(skip_serializing_if = "zero")]
+    pub listed: u64,
+    /// Deployments that are over, however they ended.
+    #[serde(skip_serializing_if = "zero")]
+    pub over: u64,
+    /// Deployments that reached production.
+    #[serde(skip_serializing_if = "zero")]
+    pub deployed: u64,
+    /// Deployments that users had reached.
+    #[serde(skip_serializing_if = "zero")]
+    pub could_fail: u64,
+    /// Of these: failed.
+    #[serde(skip_serializing_if = "zero")]
+    pub failed: u64,
+    /// Deployments and rollbacks in the rework rate.
+    #[serde(skip_serializing_if = "zero")]
+    pub worked: u64,
+    /// Of these: rework.
+    #[serde(skip_serializing_if = "zero")]
+    pub reworked: u64,
+    /// Deployments that failed before users had reached them.
+    #[serde(skip_serializing_if = "zero")]
+    pub failed_before_traffic: u64,
+    /// Rollbacks.
+    #[serde(skip_serializing_if = "zero")]
+    pub rollbacks: u64,
+    /// Deployments that were the first to their place, so that no commit counts.
+    #[serde(skip_serializing_if = "zero")]
+    pub first: u64,
+    /// Deployments whose commits could not be found.
+    #[serde(skip_serializing_if = "zero")]
+    pub unknown: u64,
+    /// Rows in the list behind the lead time: commits that count or don't, and reasons for none.
+    #[serde(skip_serializing_if = "zero")]
+    pub lead_rows: u64,
+    /// Commits that are left out because of a date in the future.
+    #[serde(skip_serializing_if = "zero")]
+    pub skewed: u64,
+    /// Incidents that are listed: all of them.
+    #[serde(skip_serializing_if = "zero")]
+    pub incidents: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Counts {
+    pub(crate) fn all(&mut self) -> [&mut u64; 14] {
+        [
+            &mut self.listed,
+            &mut self.over,
+            &mut self.deployed,
+            &mut self.could_fail,
+            &mut self.failed,
+            &mut self.worked,
+            &mut self.reworked,
+            &mut self.failed_before_traffic,
+            &mut self.rollbacks,
+            &mut self.first,
+            &mut self.unknown,
+            &mut self.lead_rows,
+            &mut self.skewed,
+            &mut self.incidents,
+        ]
+    }
+}
+
+/// What one deployment or incident adds to its cells. To change it, take the old one away and add the
+/// new one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contribution {
-    /// The deployment.
-    pub deployment: DeploymentId,
-    /// The moment that decides the buckets; absent when it adds nothing.
-    pub at: Option<Timestamp>,
-    /// It counts in the frequency.
-    pub deployed: bool,
-    /// It is in the fail rate; `true` when it failed.
-    pub failed: Option<bool>,
-    /// It is in the rework rate; `true` when it is rework.
-    pub rework: Option<bool>,
-    /// It failed before users had reached it.
-    pub failed_before_traffic: bool,
-    /// It brought an earlier version back.
-    pub rollback: bool,
+    /// Whose it is.
+    pub source: Source,
+    /// The moment that decides its buckets: a deployment's end, or its request while it isn't over;
+    /// an incident's impact.
+    pub at: Timestamp,
+    /// What it counts as.
+    pub counts: Counts,
     /// Lead times of the commits that count, in seconds, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leads: Vec<u64>,
     /// Seconds to recovery, for a failure that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<u64>,
+    /// Seconds to restore, for an incident that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<u64>,
 }
 
 /// The failure of a deployment, from everything that is known; `None` if it didn't fail.
@@ -112,29 +197,61 @@ fn original(id: IncidentId, incidents: &BTreeMap<IncidentId, &IncidentFact>) -> 
 #[must_use]
 pub fn contribution(fact: &DeploymentFact, failure: Option<&Failure>) -> Contribution {
     let role = Role::of(fact);
-    let counts = role != Role::Unfinished && role != Role::NeverStarted;
+    let one = u64::from;
+    let deployed = role.is_deployment();
+    let mut counts = Counts {
+        listed: 1,
+        over: one(fact.finished_at.is_some()),
+        deployed: one(deployed),
+        could_fail: one(role.can_fail()),
+        failed: one(failure.is_some()),
+        worked: one(role.rework().is_some()),
+        reworked: one(role.rework() == Some(true)),
+        failed_before_traffic: one(role == Role::FailedBeforeTraffic),
+        rollbacks: one(role == Role::RolledBack),
+        ..Counts::default()
+    };
+    let at = fact.finished_at.unwrap_or(fact.created_at);
     let mut leads = Vec::new();
-    if let (Role::Deployed { .. }, RangeStatus::Known, Some(end)) =
-        (role, fact.range_status, fact.finished_at)
-    {
-        let mut seen = BTreeSet::new();
-        let fresh = fact.commits.iter().filter(|commit| seen.insert(&commit.sha));
-        leads = fresh
-            .filter_map(|commit| lead_time(commit, end).ok())
-            .map(|(seconds, _)| seconds)
-            .collect();
-        leads.sort_unstable();
+    if deployed {
+        match fact.range_status {
+            RangeStatus::First => (counts.first, counts.lead_rows) = (1, 1),
+            RangeStatus::Unknown => (counts.unknown, counts.lead_rows) = (1, 1),
+            RangeStatus::Known => {
+                let mut seen = BTreeSet::new();
+                for commit in fact.commits.iter().filter(|commit| seen.insert(&commit.sha)) {
+                    counts.lead_rows += 1;
+                    match lead_time(commit, at) {
+                        Ok((seconds, _)) => leads.push(seconds),
+                        Err(NoLead::FromTheFuture) => counts.skewed += 1,
+                        Err(NoLead::Merge) => {}
+                    }
+                }
+                leads.sort_unstable();
+            }
+        }
     }
     Contribution {
-        deployment: fact.id,
-        at: fact.finished_at.filter(|_| counts),
-        deployed: role.is_deployment(),
-        failed: role.can_fail().then_some(failure.is_some()),
-        rework: role.rework(),
-        failed_before_traffic: role == Role::FailedBeforeTraffic,
-        rollback: role == Role::RolledBack,
+        source: Source::Deployment(fact.id),
+        at,
+        counts,
         leads,
         recovery: failure.and_then(|failure| recovery(fact, failure)),
+        restore: None,
+    }
+}
+
+/// What an incident adds to the metrics: its time to restore, unless it repeats another.
+#[must_use]
+pub fn incident_contribution(fact: &IncidentFact) -> Contribution {
+    let over = fact.restored_at.filter(|_| fact.duplicate_of.is_none());
+    Contribution {
+        source: Source::Incident(fact.id),
+        at: fact.impact_at,
+        counts: Counts { incidents: 1, ..Counts::default() },
+        leads: Vec::new(),
+        recovery: None,
+        restore: over.map(|restored| restored.since(fact.impact_at).as_secs()),
     }
 }
 

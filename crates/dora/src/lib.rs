@@ -9,10 +9,10 @@
 //! | rework rate | rollbacks and hotfixes, of all deployments and rollbacks |
 //! | time to restore | over all incidents, whatever caused them; median |
 //!
-//! Two ways lead to the same numbers. A [`Report`] works on the facts of a window, is exact and lists
-//! every row with the reason why it counts or doesn't. [`Cell`]s keep [`Contribution`]s added up by
-//! day, month, team and service; they are for windows with more rows than one wants to read. What a
-//! deployment contributes is decided once, in [`Role`], for both.
+//! What a deployment or incident adds to the metrics is its [`Contribution`], decided once, in [`Role`].
+//! [`Totals`] add contributions up and every number is read from them, whether they come from the facts
+//! of a window ([`Report::new`]) or from [`Cell`]s that were kept by day, month and place
+//! ([`Report::of_sums`]). The facts also give the rows: each with the reason why it counts or doesn't.
 //!
 //! Rules that hold everywhere: a failed deployment counts once however many incidents it has; a
 //! rollback is no deployment; an empty bucket of a duration or ratio has no value; a percentile is one
@@ -27,21 +27,27 @@ mod fact;
 mod histogram;
 mod lead;
 mod report;
+mod rhythm;
 mod role;
 mod rows;
 mod sorted;
+mod totals;
 mod words;
 
 pub use attribution::{ATTRIBUTION_WINDOW, attribute};
 pub use calendar::{BadWindow, By, Window};
-pub use cell::{Cell, CellKey, Drift, Scope as CellScope, Tier, cell_keys};
-pub use contribution::{Contribution, Failure, contribution, failure_of};
+pub use cell::{Cell, CellKey, Drift, Piece, Tier, cell_keys, pieces};
+pub use contribution::{
+    Contribution, Counts, Failure, Source, contribution, failure_of, incident_contribution,
+};
 pub use fact::{
     CommitFact, Confidence, DeploymentFact, FailureLink, IncidentFact, Kind, Method, Outcome,
     RangeStatus,
 };
 pub use histogram::{Histogram, MAX_RELATIVE_ERROR};
 pub use lead::{LeadStart, MAX_SKEW, NoLead, lead_time};
-pub use report::{Bucket, Facts, Metric, MetricName, Report, Scope, Unit};
+pub use report::{Bucket, Facts, Metric, MetricName, Report, Scope, Sums, Unit};
+pub use rhythm::Rhythm;
 pub use role::Role;
 pub use rows::{Row, Standing};
+pub use totals::{Samples, Totals};

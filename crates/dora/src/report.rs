@@ -1,15 +1,12 @@
-//! The metrics over the facts of a window: exact, with every row.
+//! The metrics of a window: from facts, or from sums of them that were kept.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use pipeyard_model::{DeploymentId, EnvironmentName, ServiceName, Timestamp};
+use pipeyard_model::{EnvironmentName, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentFact, FailureLink, IncidentFact, Row, Standing, Window, histogram::exact_percentile,
+    DeploymentFact, FailureLink, IncidentFact, MAX_RELATIVE_ERROR, Row, Totals, Window,
     sorted::Sorted,
 };
 
@@ -47,10 +44,6 @@ pub struct Report {
     pub metrics: Vec<Metric>,
     /// What a reader should know.
     pub notes: Vec<String>,
-    /// Median over calendar weeks of the number of days with a deployment.
-    pub deploy_days_per_week: Option<u64>,
-    /// Median of the seconds between deployments that follow each other.
-    pub median_gap_seconds: Option<u64>,
 }
 
 /// Which metric.
@@ -156,8 +149,10 @@ pub struct Metric {
     pub percentiles: BTreeMap<String, f64>,
     /// Over time.
     pub buckets: Vec<Bucket>,
-    /// Everything in the window, the newest first.
+    /// Everything in the window that the facts had, the newest first.
     pub rows: Vec<Row>,
+    /// How many rows there are in the window.
+    pub rows_total: u64,
 }
 
 /// One bucket of time.
@@ -173,33 +168,50 @@ pub struct Bucket {
     pub provisional: bool,
 }
 
+/// What a report's numbers are made of.
+#[derive(Debug, Clone, Default)]
+pub struct Sums {
+    /// The window's buckets, in order; only what is inside the window.
+    pub buckets: Vec<Totals>,
+    /// The window of the same length before this one.
+    pub previous: Totals,
+    /// Services of environments to which a deployment ended in the window.
+    pub places: u64,
+}
+
 impl Report {
-    /// Computes the metrics. `now` decides what is provisional.
+    /// Computes the metrics from facts. `now` decides what is provisional.
     #[must_use]
     pub fn new(facts: &Facts<'_>, window: &Window, scope: &Scope, now: Timestamp) -> Self {
         let sorted = Sorted::new(facts, scope);
-        let rows = sorted.rows(window);
-        let mut metrics = Vec::new();
-        for (name, mut rows) in rows {
+        Self::of(&sorted.sums(window), &sorted, window, now)
+    }
+
+    /// Takes the numbers from sums that were kept, and from `facts` only the rows: it may be those
+    /// of the newest rows alone.
+    #[must_use]
+    pub fn of_sums(
+        sums: &Sums,
+        facts: &Facts<'_>,
+        window: &Window,
+        scope: &Scope,
+        now: Timestamp,
+    ) -> Self {
+        Self::of(sums, &Sorted::new(facts, scope), window, now)
+    }
+
+    fn of(sums: &Sums, sorted: &Sorted<'_>, window: &Window, now: Timestamp) -> Self {
+        let mut whole = Totals::exact();
+        sums.buckets.iter().for_each(|bucket| whole.merge(bucket));
+        let metrics = sorted.rows(window).map(|(name, mut rows)| {
             rows.sort_by(|a, b| {
                 let key = |row: &Row| (row.at, row.deployment, row.incident);
                 key(b).cmp(&key(a)).then_with(|| a.commit.cmp(&b.commit))
             });
-            metrics.push(Metric::new(name, rows, window, now));
-        }
-        let deployed: BTreeSet<(Timestamp, DeploymentId)> = metrics[0]
-            .rows
-            .iter()
-            .filter(|row| row.standing != Standing::Excluded)
-            .filter_map(|row| Some((row.at, row.deployment?)))
-            .collect();
-        let notes = sorted.notes(&metrics, window, now);
-        Self {
-            deploy_days_per_week: deploy_days_per_week(&deployed, window),
-            median_gap_seconds: median_gap(&deployed),
-            metrics,
-            notes,
-        }
+            Metric::new(name, rows, sums, &whole, window, now)
+        });
+        let notes = notes(&whole, sums.places, window, now);
+        Self { metrics: metrics.into(), notes }
     }
 
     /// One of the metrics.
@@ -210,105 +222,88 @@ impl Report {
 }
 
 impl Metric {
-    fn new(name: MetricName, rows: Vec<Row>, window: &Window, now: Timestamp) -> Self {
+    fn new(
+        name: MetricName,
+        rows: Vec<Row>,
+        sums: &Sums,
+        whole: &Totals,
+        window: &Window,
+        now: Timestamp,
+    ) -> Self {
         let (before, _) = window.previous();
-        let earlier: Vec<&Row> =
-            rows.iter().filter(|row| before <= row.at && row.at < window.since).collect();
         let (previous, previous_n) =
-            value(name, &earlier, window.days_between(before, window.since));
-        let rows: Vec<Row> = rows.into_iter().filter(|row| window.contains(row.at)).collect();
-        let all: Vec<&Row> = rows.iter().collect();
-        let (of_window, n) = value(name, &all, window.days_between(window.since, window.until));
-        let mut by_bucket: Vec<Vec<&Row>> = vec![Vec::new(); window.len()];
-        for row in &rows {
-            if let Some(bucket) = window.bucket_of(row.at) {
-                by_bucket[bucket].push(row);
-            }
-        }
-        let buckets = by_bucket.iter().enumerate().map(|(at, rows)| {
+            sums.previous.value(name, window.days_between(before, window.since));
+        let (value, n) = whole.value(name, window.days_between(window.since, window.until));
+        let buckets = sums.buckets.iter().enumerate().map(|(at, totals)| {
             let (start, end) = window.bucket(at);
             let days = window.days_between(start.max(window.since), end.min(window.until));
-            let (value, n) = value(name, rows, days);
+            let (value, n) = totals.value(name, days);
             Bucket { start, value, n, provisional: end + PROVISIONAL > now }
         });
-        let buckets = buckets.collect();
-        let mut percentiles = BTreeMap::new();
-        let mut numerator = None;
-        match name.unit() {
-            Unit::Seconds => {
-                let seconds = sorted_seconds(&all);
-                for percent in [75, 90, 95] {
-                    let value = exact_percentile(&seconds, percent).map(|value| value as f64);
-                    percentiles.extend(value.map(|value| (format!("p{percent}"), value)));
-                }
-            }
-            Unit::Ratio => numerator = Some(against(&all)),
-            Unit::PerDay => {}
-        }
-        let unit = name.unit();
         Self {
             name,
-            unit,
-            value: of_window,
+            unit: name.unit(),
+            value,
             n,
-            numerator,
+            numerator: whole.numerator(name),
             previous,
             previous_n,
-            percentiles,
-            buckets,
+            percentiles: whole.high(name),
+            buckets: buckets.collect(),
             rows,
+            rows_total: whole.rows(name),
         }
     }
 }
 
-/// The value and what it rests on.
-fn value(name: MetricName, rows: &[&Row], days: f64) -> (Option<f64>, u64) {
-    let n = rows.iter().filter(|row| row.standing != Standing::Excluded).count() as u64;
-    let value = match name.unit() {
-        Unit::PerDay => (days > 0.0).then(|| n as f64 / days),
-        Unit::Ratio => (n > 0).then(|| against(rows) as f64 / n as f64),
-        Unit::Seconds => exact_percentile(&sorted_seconds(rows), 50).map(|seconds| seconds as f64),
-    };
-    (value, n)
-}
-
-fn against(rows: &[&Row]) -> u64 {
-    rows.iter().filter(|row| row.standing == Standing::Numerator).count() as u64
-}
-
-fn sorted_seconds(rows: &[&Row]) -> Vec<u64> {
-    let counted = rows.iter().filter(|row| row.standing != Standing::Excluded);
-    let mut seconds: Vec<u64> =
-        counted.filter_map(|row| row.value).map(|value| value as u64).collect();
-    seconds.sort_unstable();
-    seconds
-}
-
-fn median_gap(deployed: &BTreeSet<(Timestamp, DeploymentId)>) -> Option<u64> {
-    let times: Vec<Timestamp> = deployed.iter().map(|(at, _)| *at).collect();
-    let mut gaps: Vec<u64> =
-        times.windows(2).map(|pair| pair[1].since(pair[0]).as_secs()).collect();
-    gaps.sort_unstable();
-    exact_percentile(&gaps, 50)
-}
-
-/// Over the calendar weeks that are wholly inside; `None` if there is none.
-fn deploy_days_per_week(
-    deployed: &BTreeSet<(Timestamp, DeploymentId)>,
-    window: &Window,
-) -> Option<u64> {
-    // Day 0 is a Thursday, so a week from Monday begins three days earlier.
-    let week_of = |day: i64| (day + 3).div_euclid(7);
-    let days: BTreeSet<i64> = deployed.iter().map(|(at, _)| window.day_of(*at)).collect();
-    let first = week_of(window.day_of(Timestamp(window.since.0 - 1))) + 1;
-    let last = week_of(window.day_of(window.until)) - 1;
-    let mut by_week: BTreeMap<i64, u64> = (first..=last).map(|week| (week, 0)).collect();
-    for day in days {
-        if let Some(count) = by_week.get_mut(&week_of(day)) {
-            *count += 1;
-        }
+/// What a reader should know.
+fn notes(whole: &Totals, places: u64, window: &Window, now: Timestamp) -> Vec<String> {
+    let counts = &whole.cell.counts;
+    let mut notes = Vec::new();
+    if places > 1 {
+        notes.push(format!(
+            "These numbers blend {places} services or environments. DORA advises to look at one at a time."
+        ));
     }
-    let mut counts: Vec<u64> = by_week.into_values().collect();
-    counts.sort_unstable();
-    exact_percentile(&counts, 50)
+    if counts.first > 0 {
+        notes.push(format!(
+            "{} no lead times because {} the first to {}: there is nothing to compare with.",
+            count(counts.first, "deployment has", "deployments have"),
+            if counts.first == 1 { "it is" } else { "they are" },
+            if counts.first == 1 { "its place" } else { "their places" },
+        ));
+    }
+    if counts.unknown > 0 {
+        notes.push(format!(
+            "{} no lead times because their commits could not be found.",
+            count(counts.unknown, "deployment has", "deployments have")
+        ));
+    }
+    if counts.skewed > 0 {
+        notes.push(format!(
+            "{} left out because of a date in the future.",
+            count(counts.skewed, "commit is", "commits are")
+        ));
+    }
+    let open = counts.failed.saturating_sub(whole.cell.recoveries.len());
+    if open > 0 {
+        notes.push(format!(
+            "{} not restored yet and has no recovery time.",
+            count(open, "failed deployment is", "failed deployments are")
+        ));
+    }
+    if whole.samples.is_none() {
+        notes.push(format!(
+            "There are many durations: their medians and percentiles are exact to {} %.",
+            MAX_RELATIVE_ERROR * 100.0
+        ));
+    }
+    if window.until + PROVISIONAL > now {
+        notes.push("The last seven days are provisional: an incident that is reported late changes the day of the deployment that failed.".into());
+    }
+    notes
+}
+
+fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }

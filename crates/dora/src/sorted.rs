@@ -1,16 +1,15 @@
 //! The facts of a scope, put together: which deployment failed by which incidents, the rows of every
-//! metric with their reasons, and the notes that a reader needs.
+//! metric with their reasons, and their sums.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipeyard_model::{DeploymentId, EnvironmentName, IncidentId, ServiceName, Timestamp};
 
 use crate::{
-    DeploymentFact, Facts, Failure, FailureLink, IncidentFact, Metric, MetricName, RangeStatus,
-    Role, Row, Scope, Standing, Window,
-    contribution::{failure_of, recovery},
-    lead::{NoLead, lead_time},
-    report::PROVISIONAL,
+    DeploymentFact, Facts, Failure, FailureLink, IncidentFact, MetricName, RangeStatus, Role, Row,
+    Scope, Standing, Sums, Totals, Window,
+    contribution::{contribution, failure_of, incident_contribution, recovery},
+    lead::lead_time,
     words,
 };
 
@@ -67,10 +66,9 @@ impl<'f> Sorted<'f> {
         Self { deployments, incidents, failures }
     }
 
-    /// The rows of the window and of the one before it.
+    /// The rows of the window.
     pub(crate) fn rows(&self, window: &Window) -> [(MetricName, Vec<Row>); 6] {
-        let (before, _) = window.previous();
-        let inside = |at: Timestamp| before <= at && at < window.until;
+        let inside = |at: Timestamp| window.contains(at);
         let mut frequency = Vec::new();
         let mut lead = Vec::new();
         let mut fails = Vec::new();
@@ -118,70 +116,32 @@ impl<'f> Sorted<'f> {
         ]
     }
 
-    pub(crate) fn notes(&self, metrics: &[Metric], window: &Window, now: Timestamp) -> Vec<String> {
-        let mut notes = Vec::new();
-        let inside: Vec<&DeploymentFact> = self
-            .deployments
-            .values()
-            .filter(|fact| fact.finished_at.is_some_and(|at| window.contains(at)))
-            .copied()
-            .collect();
-        let services: BTreeSet<_> =
-            inside.iter().map(|fact| (&fact.environment, &fact.service)).collect();
-        if services.len() > 1 {
-            notes.push(format!(
-                "These numbers blend {} services or environments. DORA advises to look at one at a time.",
-                services.len()
-            ));
-        }
-        let with = |status| {
-            inside
-                .iter()
-                .filter(|f| f.range_status == status && Role::of(f).is_deployment())
-                .count()
+    /// The sums of the window's buckets and of the window before.
+    pub(crate) fn sums(&self, window: &Window) -> Sums {
+        let (before, _) = window.previous();
+        let mut sums = Sums {
+            buckets: vec![Totals::exact(); window.len()],
+            previous: Totals::exact(),
+            places: 0,
         };
-        let (first, unknown) = (with(RangeStatus::First), with(RangeStatus::Unknown));
-        if first > 0 {
-            notes.push(format!(
-                "{} no lead times because {} the first to {}: there is nothing to compare with.",
-                count(first, "deployment has", "deployments have"),
-                if first == 1 { "it is" } else { "they are" },
-                if first == 1 { "its place" } else { "their places" },
-            ));
+        let mut places = BTreeSet::new();
+        let deployments = self.deployments.values().map(|fact| {
+            if fact.finished_at.is_some_and(|at| window.contains(at)) {
+                places.insert((&fact.environment, &fact.service));
+            }
+            contribution(fact, self.failures.get(&fact.id))
+        });
+        let incidents = self.incidents.values().map(|fact| incident_contribution(fact));
+        for part in deployments.chain(incidents) {
+            if let Some(bucket) = window.bucket_of(part.at) {
+                sums.buckets[bucket].add(&part);
+            } else if before <= part.at && part.at < window.since {
+                sums.previous.add(&part);
+            }
         }
-        if unknown > 0 {
-            notes.push(format!(
-                "{} no lead times because their commits could not be found.",
-                count(unknown, "deployment has", "deployments have")
-            ));
-        }
-        let skewed = metrics[1]
-            .rows
-            .iter()
-            .filter(|row| row.reason == words::no_lead(NoLead::FromTheFuture))
-            .count();
-        if skewed > 0 {
-            notes.push(format!(
-                "{} left out because of a date in the future.",
-                count(skewed, "commit is", "commits are")
-            ));
-        }
-        let open = metrics[3].rows.iter().filter(|row| row.standing == Standing::Excluded).count();
-        if open > 0 {
-            notes.push(format!(
-                "{} not restored yet and has no recovery time.",
-                count(open, "failed deployment is", "failed deployments are")
-            ));
-        }
-        if window.until + PROVISIONAL > now {
-            notes.push("The last seven days are provisional: an incident that is reported late changes the day of the deployment that failed.".into());
-        }
-        notes
+        sums.places = places.len() as u64;
+        sums
     }
-}
-
-fn count(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn share(in_ratio: Option<bool>) -> (Option<f64>, Standing) {

@@ -11,7 +11,7 @@ use pipeyard_model::{
 use pipeyard_store::{
     StoreError, StoreResult,
     deployments::{
-        Change, DeployedCommit, DeploymentFilter, Deployments, DoraRows, Environment, MAX_SAMPLES,
+        Change, DeployedCommit, DeploymentFilter, Deployments, Environment, MAX_SAMPLES,
         NewDeployment, NewIncident, Place, Stored,
     },
 };
@@ -20,7 +20,8 @@ use sqlx::SqliteConnection;
 use crate::{
     SqliteStore, audit, column,
     column::failed,
-    deployments_dora, deployments_env, deployments_incidents,
+    deployments_dora::{self, keep},
+    deployments_env, deployments_incidents,
     events::{self, NewEvent},
     runs,
 };
@@ -146,6 +147,7 @@ async fn create(
         requested.message = format!("{}: {comment}", requested.message);
     }
     write_document(c, &deployment, 0).await?;
+    keep::deployment_changed(c, id).await?;
     tell(c, &deployment, &[requested], now).await?;
     if let Some(job) = deployment.job {
         runs::deploy_started(c, job, id, now).await?;
@@ -236,8 +238,8 @@ async fn tell(
 
 async fn change(c: &mut SqliteConnection, change: Change, now: Timestamp) -> StoreResult<()> {
     let Change { next, entries, look, judge, sample, by } = change;
-    write_document(c, &next, next.version - 1).await?;
     let id = next.id.0;
+    write_document(c, &next, next.version - 1).await?;
     if let Some(look) = look {
         let look = column::to_json(&look)?;
         sqlx::query!("UPDATE deployments SET look = ? WHERE id = ?", look, id)
@@ -253,6 +255,10 @@ async fn change(c: &mut SqliteConnection, change: Change, now: Timestamp) -> Sto
     }
     if let Some(sample) = sample {
         add_sample(c, id, &sample).await?;
+    }
+    if next.is_finished() {
+        // What isn't over adds nothing that changes.
+        keep::deployment_changed(c, id).await?;
     }
     if let (Some(outcome), Some(job)) = (next.state.outcome(), next.job) {
         let reason = next.reason.as_ref().map(|r| (r.code.clone(), r.message.clone()));
@@ -306,6 +312,13 @@ async fn set_commits(
     state: &str,
     commits: &[DeployedCommit],
 ) -> StoreResult<()> {
+    let done = sqlx::query!("UPDATE deployments SET commits_state = ? WHERE id = ?", state, id)
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
+    if done.rows_affected() != 1 {
+        return Err(StoreError::not_found(format!("deployment {id}")));
+    }
     sqlx::query!("DELETE FROM deployment_commits WHERE deployment = ?", id)
         .execute(&mut *c)
         .await
@@ -331,14 +344,7 @@ async fn set_commits(
         .await
         .map_err(failed)?;
     }
-    let done = sqlx::query!("UPDATE deployments SET commits_state = ? WHERE id = ?", state, id)
-        .execute(c)
-        .await
-        .map_err(failed)?;
-    if done.rows_affected() == 1 {
-        return Ok(());
-    }
-    Err(StoreError::not_found(format!("deployment {id}")))
+    keep::deployment_changed(c, id).await
 }
 
 #[async_trait]
@@ -576,7 +582,7 @@ impl Deployments for SqliteStore {
         &self,
         environment: Option<&EnvironmentName>,
         service: Option<&ServiceName>,
-        open: bool,
+        open: Option<bool>,
     ) -> StoreResult<Vec<IncidentView>> {
         let mut tx = self.snapshot().await?;
         deployments_incidents::list(&mut tx, environment, service, open).await
@@ -590,15 +596,5 @@ impl Deployments for SqliteStore {
     ) -> StoreResult<Option<DeploymentId>> {
         let mut tx = self.snapshot().await?;
         deployments_incidents::suspect(&mut tx, environment, service, at).await
-    }
-
-    async fn dora_rows(
-        &self,
-        environment: Option<&EnvironmentName>,
-        service: Option<&ServiceName>,
-        since: Timestamp,
-    ) -> StoreResult<DoraRows> {
-        let mut tx = self.snapshot().await?;
-        deployments_dora::rows(&mut tx, environment, service, since).await
     }
 }

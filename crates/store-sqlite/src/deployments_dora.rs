@@ -1,21 +1,22 @@
-//! What the metrics rest on, and the commits of a deployment.
+//! The commits of a deployment, and the metrics: what each change contributes ([`keep`]), the sums
+//! ([`sums`]), the facts behind them ([`facts`]), and their check ([`check`]).
 
-use std::time::Duration;
+mod check;
+mod facts;
+pub(crate) mod keep;
+mod sums;
 
+use async_trait::async_trait;
 use pipeyard_api::deploys::{CommitView, CommitsView};
-use pipeyard_model::{DeploymentId, EnvironmentName, ServiceName, Timestamp};
+use pipeyard_dora::Sums;
+use pipeyard_model::{DeploymentId, EnvironmentName, Timestamp};
 use pipeyard_store::{
     StoreError, StoreResult,
-    deployments::{DeployedCommit, DoraRows},
+    dora::{CheckFrom, Checked, Dora, DoraFacts, Whose},
 };
 use sqlx::SqliteConnection;
 
-use crate::{column, column::failed, deployments::Row, deployments_incidents};
-
-/// Rows of a kind that one answer may rest on.
-const MAX_ROWS: i64 = 100_000;
-/// Deployments that were asked for so long before the window may end in it.
-const LOOK_BACK: Duration = Duration::from_secs(30 * 24 * 3600);
+use crate::{SqliteStore, column::failed};
 
 pub(crate) async fn commits(
     c: &mut SqliteConnection,
@@ -48,92 +49,42 @@ pub(crate) async fn commits(
     Ok(CommitsView { state, count: count.unsigned_abs(), items: items.collect() })
 }
 
-pub(crate) async fn rows(
-    c: &mut SqliteConnection,
-    environment: Option<&EnvironmentName>,
-    service: Option<&ServiceName>,
-    since: Timestamp,
-) -> StoreResult<DoraRows> {
-    let environment = environment.map(EnvironmentName::as_str);
-    let service = service.map(ServiceName::as_str);
-    let from = (since - LOOK_BACK).0;
-    let deployments = sqlx::query_as!(
-        Row,
-        "SELECT d.id, d.version, d.document, d.look, d.judge, d.commits_state
-         FROM deployments AS d JOIN environments AS e ON e.name = d.environment
-         WHERE d.created_at >= ? AND (? IS NULL OR d.service = ?)
-           AND ((? IS NULL AND e.production = 1) OR d.environment = ?)
-         ORDER BY d.id LIMIT ?",
-        from,
-        service,
-        service,
-        environment,
-        environment,
-        MAX_ROWS
-    )
-    .fetch_all(&mut *c)
-    .await
-    .map_err(failed)?;
-    let deployments: Vec<_> = deployments
-        .into_iter()
-        .map(|row| Ok((row.deployment()?, row.commits_state)))
-        .collect::<StoreResult<_>>()?;
-    let commits = sqlx::query!(
-        "SELECT c.deployment, c.sha, c.title, c.author, c.authored_at, c.committed_at,
-             c.first_seen, c.is_merge, c.is_cherry_pick
-         FROM deployment_commits AS c
-         JOIN deployments AS d ON d.id = c.deployment
-         JOIN environments AS e ON e.name = d.environment
-         WHERE d.created_at >= ? AND (? IS NULL OR d.service = ?)
-           AND ((? IS NULL AND e.production = 1) OR d.environment = ?)
-         ORDER BY c.deployment, c.position LIMIT ?",
-        from,
-        service,
-        service,
-        environment,
-        environment,
-        MAX_ROWS
-    )
-    .fetch_all(&mut *c)
-    .await
-    .map_err(failed)?;
-    let commits = commits.into_iter().map(|row| {
-        let commit = DeployedCommit {
-            sha: row.sha,
-            title: row.title,
-            author: row.author,
-            authored_at: Timestamp(row.authored_at),
-            committed_at: Timestamp(row.committed_at),
-            first_seen: column::time(row.first_seen),
-            is_merge: row.is_merge != 0,
-            is_cherry_pick: row.is_cherry_pick != 0,
-        };
-        (DeploymentId(row.deployment), commit)
-    });
-    let incidents = sqlx::query_as!(
-        deployments_incidents::Row,
-        "SELECT i.id, i.environment, i.service, i.title, i.impact_at, i.detected_at, i.restored_at,
-             i.deployment, i.link, i.opened_by, i.closed_by
-         FROM incidents AS i JOIN environments AS e ON e.name = i.environment
-         WHERE i.impact_at >= ? AND (? IS NULL OR i.service = ?)
-           AND ((? IS NULL AND e.production = 1) OR i.environment = ?)
-         ORDER BY i.id LIMIT ?",
-        from,
-        service,
-        service,
-        environment,
-        environment,
-        MAX_ROWS
+/// The environments that somebody asks about.
+async fn environments(c: &mut SqliteConnection, whose: &Whose) -> StoreResult<Vec<String>> {
+    let only = whose.environment.as_ref().map(EnvironmentName::as_str);
+    sqlx::query_scalar!(
+        "SELECT name FROM environments WHERE (?1 IS NULL AND production = 1) OR name = ?1",
+        only
     )
     .fetch_all(c)
     .await
-    .map_err(failed)?;
-    Ok(DoraRows {
-        deployments,
-        commits: commits.collect(),
-        incidents: incidents
-            .into_iter()
-            .map(deployments_incidents::Row::view)
-            .collect::<StoreResult<_>>()?,
-    })
+    .map_err(failed)
+}
+
+#[async_trait]
+impl Dora for SqliteStore {
+    async fn dora_sums(
+        &self,
+        whose: &Whose,
+        before: Timestamp,
+        edges: &[Timestamp],
+    ) -> StoreResult<Sums> {
+        let mut tx = self.snapshot().await?;
+        sums::read(&mut tx, whose, before, edges).await
+    }
+
+    async fn dora_facts(
+        &self,
+        whose: &Whose,
+        from: Timestamp,
+        to: Timestamp,
+        limit: u32,
+    ) -> StoreResult<DoraFacts> {
+        let mut tx = self.snapshot().await?;
+        facts::newest(&mut tx, whose, from, to, limit).await
+    }
+
+    async fn check_dora(&self, from: CheckFrom, limit: u32) -> StoreResult<Checked> {
+        self.writer.write_bulk(move |c| Box::pin(check::piece(c, from, limit))).await
+    }
 }

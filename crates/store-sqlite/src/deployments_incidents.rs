@@ -8,6 +8,7 @@ use sqlx::SqliteConnection;
 use crate::{
     audit, column,
     column::failed,
+    deployments_dora::keep,
     events::{self, NewEvent},
 };
 
@@ -47,7 +48,7 @@ impl Row {
     }
 }
 
-async fn one(c: &mut SqliteConnection, id: i64) -> StoreResult<IncidentView> {
+pub(crate) async fn one(c: &mut SqliteConnection, id: i64) -> StoreResult<IncidentView> {
     sqlx::query_as!(
         Row,
         "SELECT id, environment, service, title, impact_at, detected_at, restored_at, deployment,
@@ -124,6 +125,7 @@ pub(crate) async fn open(
     .map_err(failed)?;
     let event = NewEvent { kind: "incident.changed", run: None, job: None, deployment };
     events::append(c, &[event], now).await?;
+    keep::incident_changed(c, id).await?;
     audit::record(c, Some(new.user), "incident.open", &format!("incident {id}"), now).await?;
     one(c, id).await
 }
@@ -161,6 +163,7 @@ pub(crate) async fn close(
     let deployment = incident.deployment.map(|d| d.0);
     let event = NewEvent { kind: "incident.changed", run: None, job: None, deployment };
     events::append(c, &[event], now).await?;
+    keep::incident_changed(c, id.0).await?;
     one(c, id.0).await
 }
 
@@ -168,7 +171,7 @@ pub(crate) async fn list(
     c: &mut SqliteConnection,
     environment: Option<&EnvironmentName>,
     service: Option<&ServiceName>,
-    open: bool,
+    open: Option<bool>,
 ) -> StoreResult<Vec<IncidentView>> {
     let environment = environment.map(EnvironmentName::as_str);
     let service = service.map(ServiceName::as_str);
@@ -178,12 +181,13 @@ pub(crate) async fn list(
              link, opened_by, closed_by
          FROM incidents
          WHERE (? IS NULL OR environment = ?) AND (? IS NULL OR service = ?)
-           AND (NOT ? OR restored_at IS NULL)
+           AND (? IS NULL OR (restored_at IS NULL) = ?)
          ORDER BY impact_at DESC, id DESC LIMIT 500",
         environment,
         environment,
         service,
         service,
+        open,
         open
     )
     .fetch_all(c)

@@ -63,6 +63,27 @@ promises! {
         a_job_takes_its_repositorys_secrets,
         a_change_is_in_the_audit_log,
         every_privileged_verb_is_in_the_audit_log;
+    places:
+        a_file_makes_the_environments,
+        a_service_in_work_is_not_retired,
+        commits_are_replaced,
+        an_incident_is_opened_and_closed_once,
+        incidents_are_listed;
+    rollouts:
+        sequence_numbers_rise_in_their_place,
+        a_deploy_of_a_run_gives_one_deployment,
+        a_stale_change_is_refused,
+        a_lost_answer_keeps_the_token_for_adoption,
+        a_place_has_one_active_deployment,
+        an_approval_is_kept,
+        every_change_is_an_event,
+        a_finished_deployment_never_changes,
+        history_is_told_by_place,
+        deployments_are_listed,
+        samples_are_bounded;
+    sums:
+        sums_are_those_of_the_facts,
+        a_late_incident_changes_the_day_of_the_deployment;
     intake:
         a_delivery_that_comes_50_times_counts_once,
         a_push_that_is_told_twice_counts_once,

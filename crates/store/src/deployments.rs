@@ -195,17 +195,6 @@ pub struct NewIncident {
     pub user: UserId,
 }
 
-/// Everything that the metrics of some places rest on.
-#[derive(Debug, Clone, Default)]
-pub struct DoraRows {
-    /// Deployments with the state of their commits, oldest first.
-    pub deployments: Vec<(Deployment, String)>,
-    /// Their commits.
-    pub commits: Vec<(DeploymentId, DeployedCommit)>,
-    /// Incidents.
-    pub incidents: Vec<IncidentView>,
-}
-
 /// Environments, services, deployments and incidents.
 #[async_trait]
 pub trait Deployments {
@@ -287,12 +276,13 @@ pub trait Deployments {
         user: UserId,
         now: Timestamp,
     ) -> StoreResult<IncidentView>;
-    /// Incidents, newest impact first, at most 500.
+    /// Incidents, newest impact first, at most 500: those that are open, those that are restored, or
+    /// all.
     async fn incidents(
         &self,
         environment: Option<&EnvironmentName>,
         service: Option<&ServiceName>,
-        open: bool,
+        open: Option<bool>,
     ) -> StoreResult<Vec<IncidentView>>;
     /// The last deployment of a place that succeeded before `at`, and not more than 24 hours
     /// before: the one that an incident is blamed on when nobody says more.
@@ -302,13 +292,4 @@ pub trait Deployments {
         service: &ServiceName,
         at: Timestamp,
     ) -> StoreResult<Option<DeploymentId>>;
-
-    /// What the metrics since `since` rest on: of one environment or of all production ones, of one
-    /// service or of all. Deployments that were asked for up to 30 days before belong to it.
-    async fn dora_rows(
-        &self,
-        environment: Option<&EnvironmentName>,
-        service: Option<&ServiceName>,
-        since: Timestamp,
-    ) -> StoreResult<DoraRows>;
 }

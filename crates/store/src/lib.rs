@@ -12,6 +12,7 @@ pub mod accounts;
 pub mod artifacts;
 pub mod conformance;
 pub mod deployments;
+pub mod dora;
 pub mod error;
 pub mod events;
 pub mod intake;
@@ -29,6 +30,7 @@ pub trait Store:
     accounts::Accounts
     + artifacts::Artifacts
     + deployments::Deployments
+    + dora::Dora
     + events::Events
     + intake::Intake
     + outbox::Outbox
@@ -47,6 +49,8 @@ impl<T> Store for T where
     T: accounts::Accounts
         + artifacts::Artifacts
         + deployments::Deployments
+        + dora::Dora
+        + dora::Dora
         + events::Events
         + intake::Intake
         + outbox::Outbox

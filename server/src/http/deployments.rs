@@ -110,7 +110,7 @@ async fn detail(
     let stored = named(&state, &id).await?;
     let id = stored.deployment.id;
     let (environment, service) = (&stored.deployment.environment, &stored.deployment.service);
-    let incidents = state.store.incidents(Some(environment), Some(service), false).await?;
+    let incidents = state.store.incidents(Some(environment), Some(service), None).await?;
     let incidents = incidents.iter().filter(|i| i.deployment == Some(id)).map(|i| i.id).collect();
     let seen = view::Seen {
         timeline: state.store.timeline(id).await?,

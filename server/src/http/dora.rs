@@ -1,6 +1,5 @@
-//! The DORA metrics of a window, from rows, each with the reason why it counts.
-
-mod facts;
+//! The DORA metrics of a window: the numbers from the store's sums, and the newest rows behind each
+//! with the reason why it counts.
 
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use pipeyard_api::{
 };
 use pipeyard_dora::{By, Facts, Metric, Report, Scope, Window};
 use pipeyard_model::{EnvironmentName, ServiceName, Timestamp};
+use pipeyard_store::dora::Whose;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Rows that are listed of one metric.
-const ROWS: usize = 1_000;
+const ROWS: u32 = 1_000;
 /// The window, if none is asked for.
 const DEFAULT: Duration = Duration::from_secs(28 * 24 * 3600);
 /// The longest window: ten years.
@@ -61,14 +61,15 @@ async fn metrics(
     let by = by(query.by.as_deref(), until.since(since))?;
     let window = Window::utc(since, until, by)
         .map_err(|e| Failure::bad_request("bad_window", e.to_string()))?;
-    let (earliest, _) = window.previous();
-    let rows = state.store.dora_rows(query.env.as_ref(), query.service.as_ref(), earliest).await?;
-    let read = facts::read(&rows);
-    let given =
+    let (before, _) = window.previous();
+    let whose = Whose { environment: query.env.clone(), service: query.service.clone() };
+    let sums = state.store.dora_sums(&whose, before, &window.edges()).await?;
+    let read = state.store.dora_facts(&whose, since, until, ROWS).await?;
+    let facts =
         Facts { deployments: &read.deployments, incidents: &read.incidents, links: &read.links };
     let scope =
         Scope { environment: query.env.clone(), service: query.service.clone(), team: None };
-    let report = Report::new(&given, &window, &scope, now);
+    let report = Report::of_sums(&sums, &facts, &window, &scope, now);
     Ok(Json(DoraView {
         kind: "dora".into(),
         environment: query.env,
@@ -87,7 +88,6 @@ async fn metrics(
 }
 
 fn metric(metric: Metric) -> MetricView {
-    let rows_total = metric.rows.len() as u64;
     MetricView {
         name: metric.name.as_str().into(),
         title: metric.name.title().into(),
@@ -111,7 +111,7 @@ fn metric(metric: Metric) -> MetricView {
         rows: metric
             .rows
             .into_iter()
-            .take(ROWS)
+            .take(ROWS as usize)
             .map(|row| DoraRow {
                 deployment: row.deployment,
                 incident: row.incident,
@@ -122,7 +122,7 @@ fn metric(metric: Metric) -> MetricView {
                 reason: row.reason,
             })
             .collect(),
-        rows_total,
+        rows_total: metric.rows_total,
     }
 }
 

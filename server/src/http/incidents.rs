@@ -32,9 +32,8 @@ struct IncidentsQuery {
     env: Option<EnvironmentName>,
     /// Only of this service.
     service: Option<ServiceName>,
-    /// Only those that aren't restored.
-    #[serde(default)]
-    open: bool,
+    /// `true`: only those that are open; `false`: only those that are restored; absent: all.
+    open: Option<bool>,
 }
 
 /// Incidents, newest first.

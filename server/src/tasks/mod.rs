@@ -3,6 +3,7 @@
 
 pub mod compile;
 pub mod deploy;
+pub mod dora;
 pub mod leases;
 pub mod logs;
 pub mod outbox;
@@ -21,5 +22,6 @@ pub fn start(state: &AppState, shutdown: &CancellationToken) -> TaskTracker {
     tasks.spawn(logs::run(state.clone(), shutdown.clone()));
     tasks.spawn(outbox::run(state.clone(), shutdown.clone()));
     tasks.spawn(deploy::run(state.clone(), shutdown.clone()));
+    tasks.spawn(dora::run(state.clone(), shutdown.clone()));
     tasks
 }

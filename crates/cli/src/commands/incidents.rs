@@ -70,16 +70,19 @@ impl Incidents {
         let client = context.client()?;
         match self {
             Self::List { env, service, open } => {
-                let mut query = format!("open={open}");
-                for (key, value) in
-                    [("env", env.map(String::from)), ("service", service.map(String::from))]
-                {
+                let mut query = String::new();
+                for (key, value) in [
+                    ("env", env.map(String::from)),
+                    ("service", service.map(String::from)),
+                    ("open", open.then(|| "true".to_owned())),
+                ] {
                     if let Some(value) = value {
                         query.push_str(&format!("&{key}={}", escape(&value)));
                     }
                 }
-                let incidents: Vec<IncidentView> =
-                    client.get(&format!("/api/incidents?{query}")).await?;
+                let incidents: Vec<IncidentView> = client
+                    .get(&format!("/api/incidents?{}", query.trim_start_matches('&')))
+                    .await?;
                 context.print(&incidents, COLUMNS)?;
             }
             Self::Open { target, title, key, impact_at, deploy } => {

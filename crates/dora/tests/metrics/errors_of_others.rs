@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::common::{DAY, commit, deployment, incident, link, report, t};
 use pipeyard_dora::{
-    By, Facts, FailureLink, Kind, Metric, MetricName, Outcome, RangeStatus, Report, Scope,
+    By, Facts, FailureLink, Kind, Metric, MetricName, Outcome, RangeStatus, Report, Rhythm, Scope,
     Standing, Window, attribute,
 };
 use pipeyard_model::DeploymentId;
@@ -333,9 +333,10 @@ fn deploy_days_are_counted_in_whole_weeks() {
         .map(|(day, id)| deployment(id, day * DAY + 1000))
         .collect();
     let report = report(14, &facts, &[], &[]);
+    let window = Window::utc(t(0), t(14 * DAY), By::Day).unwrap();
     // Three days in the first week, two in the second: the lower median.
-    assert_eq!(report.deploy_days_per_week, Some(2));
-    assert_eq!(report.median_gap_seconds, Some(86_400));
+    let wanted = Rhythm { deploy_days_per_week: Some(2), median_gap_seconds: Some(86_400) };
+    assert_eq!(Rhythm::of(&report, &window), wanted);
 }
 
 #[test]

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use jiff::tz::TimeZone;
 use pipeyard_dora::{
-    By, Cell, CellKey, CellScope, Contribution, DeploymentFact, Facts, FailureLink, IncidentFact,
-    Kind, MAX_RELATIVE_ERROR, Metric, MetricName, Outcome, RangeStatus, Report, Scope, Standing,
-    Tier, Window, cell_keys, contribution, failure_of,
+    By, Cell, CellKey, Contribution, DeploymentFact, Facts, FailureLink, IncidentFact, Kind,
+    MAX_RELATIVE_ERROR, Metric, MetricName, Outcome, RangeStatus, Report, Scope, Standing, Sums,
+    Tier, Totals, Window, cell_keys, contribution, failure_of, incident_contribution, pieces,
 };
 use pipeyard_model::{DeploymentId, IncidentId, Timestamp};
 use proptest::prelude::*;
@@ -227,11 +226,10 @@ fn contributions(story: &Story) -> Vec<(DeploymentFact, Contribution)> {
     story.deployments.iter().map(of).collect()
 }
 
-fn cells(parts: &[(DeploymentFact, Contribution)], zone: &TimeZone) -> BTreeMap<CellKey, Cell> {
+fn cells(parts: &[(DeploymentFact, Contribution)]) -> BTreeMap<CellKey, Cell> {
     let mut cells: BTreeMap<CellKey, Cell> = BTreeMap::new();
     for (fact, part) in parts {
-        let Some(at) = part.at else { continue };
-        for key in cell_keys(at, &fact.service, fact.team.as_deref(), zone) {
+        for key in cell_keys(part.at, &fact.environment, &fact.service) {
             cells.entry(key).or_default().add(part);
         }
     }
@@ -242,10 +240,6 @@ fn sum<'c>(cells: impl IntoIterator<Item = &'c Cell>) -> Cell {
     let mut all = Cell::default();
     cells.into_iter().for_each(|cell| all.merge(cell));
     all
-}
-
-fn berlin() -> TimeZone {
-    TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap()
 }
 
 proptest! {
@@ -276,6 +270,7 @@ proptest! {
         for metric in report_of(&story).metrics {
             let counted = metric.rows.iter().filter(|row| row.standing != Standing::Excluded).count() as u64;
             prop_assert_eq!(counted, metric.n);
+            prop_assert_eq!(metric.rows.len() as u64, metric.rows_total);
             prop_assert_eq!(metric.buckets.iter().map(|bucket| bucket.n).sum::<u64>(), metric.n);
             prop_assert!(metric.rows.iter().all(|row| row.reason.contains("count")), "{:?}", metric.rows);
             prop_assert!(metric.rows.windows(2).all(|pair| pair[0].at >= pair[1].at));
@@ -301,32 +296,68 @@ proptest! {
         prop_assert_eq!(report_of(&mixed), report_of(&story));
 
         let mut parts = contributions(&story);
-        let forward = cells(&parts, &TimeZone::UTC);
+        let forward = cells(&parts);
         parts.reverse();
-        prop_assert_eq!(cells(&parts, &TimeZone::UTC), forward);
+        prop_assert_eq!(cells(&parts), forward);
     }
 
     #[test]
-    fn cells_say_what_the_report_says(story in story()) {
-        let report = report_of(&story);
-        let window = window();
-        let inside = contributions(&story).into_iter().filter(|(_, part)| part.at.is_some_and(|at| window.contains(at)));
-        let mut cell = Cell::default();
-        inside.for_each(|(_, part)| cell.add(&part));
-        let n = |name| metric(&report, name).n;
-        prop_assert_eq!(cell.deployed, n(MetricName::DeploymentFrequency));
-        prop_assert_eq!(cell.could_fail, n(MetricName::ChangeFailRate));
-        prop_assert_eq!(cell.fail_rate(), metric(&report, MetricName::ChangeFailRate).value);
-        prop_assert_eq!(cell.rework_rate(), metric(&report, MetricName::ReworkRate).value);
-        prop_assert_eq!(cell.leads.len(), n(MetricName::ChangeLeadTime));
-        prop_assert_eq!(cell.recoveries.len(), n(MetricName::FailedDeploymentRecoveryTime));
-        for (told, exact) in [
-            (cell.leads.percentile(50), metric(&report, MetricName::ChangeLeadTime).value),
-            (cell.recoveries.percentile(50), metric(&report, MetricName::FailedDeploymentRecoveryTime).value),
-        ] {
-            match (told, exact) {
-                (Some(told), Some(exact)) => prop_assert!((told as f64 - exact).abs() <= exact * MAX_RELATIVE_ERROR),
-                (told, exact) => prop_assert!(told.is_none() && exact.is_none()),
+    fn sums_of_cells_say_what_the_facts_say(story in story(), exact in any::<bool>()) {
+        let (report, window) = (report_of(&story), window());
+        let incidents = story.incidents.iter().map(incident_contribution);
+        let parts: Vec<_> = contributions(&story).into_iter().map(|(_, part)| part).chain(incidents).collect();
+        let total = |from: Timestamp, to: Timestamp| {
+            let mut totals = if exact { Totals::exact() } else { Totals::default() };
+            parts.iter().filter(|part| from <= part.at && part.at < to).for_each(|part| totals.add(part));
+            totals
+        };
+        let (before, _) = window.previous();
+        let spans = window.edges();
+        let sums = Sums {
+            buckets: spans.windows(2).map(|span| total(span[0], span[1])).collect(),
+            previous: total(before, window.since),
+            places: 1,
+        };
+        let facts = Facts { deployments: &story.deployments, incidents: &story.incidents, links: &story.links };
+        let kept = Report::of_sums(&sums, &facts, &window, &Scope::default(), t(1_000 * DAY));
+        if exact {
+            prop_assert_eq!(&kept.metrics, &report.metrics);
+        }
+        let near = |told: Option<f64>, exact: Option<f64>| match (told, exact) {
+            (Some(told), Some(exact)) => (told - exact).abs() <= exact * MAX_RELATIVE_ERROR,
+            (told, exact) => told.is_none() && exact.is_none(),
+        };
+        for (kept, report) in kept.metrics.iter().zip(&report.metrics) {
+            prop_assert_eq!((kept.n, kept.numerator, kept.previous_n), (report.n, report.numerator, report.previous_n));
+            prop_assert!(near(kept.value, report.value) && near(kept.previous, report.previous), "{:?}", kept.name);
+            for (kept, report) in kept.buckets.iter().zip(&report.buckets) {
+                prop_assert!(kept.n == report.n && near(kept.value, report.value));
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_cover_every_span_once_and_each_is_as_long_as_it_can_be(
+        spans in prop::collection::vec(1_i64..5_000_000_000_000, 1..6),
+        start in 1_700_000_000_000_000_i64..1_800_000_000_000_000,
+        service in any::<bool>(),
+    ) {
+        let mut edges = vec![Timestamp(start)];
+        spans.iter().for_each(|span| edges.push(Timestamp(edges[edges.len() - 1].0 + span)));
+        let tiers = if service { Tier::OF_SERVICES } else { Tier::OF_ENVIRONMENTS };
+        let pieces = pieces(&edges, tiers);
+        prop_assert_eq!((pieces[0].from, pieces[pieces.len() - 1].to), (edges[0], edges[edges.len() - 1]));
+        prop_assert!(pieces.windows(2).all(|pair| pair[0].to == pair[1].from));
+        for piece in pieces {
+            let shortest = tiers[tiers.len() - 1];
+            match piece.tier {
+                Some(tier) => prop_assert!(tier.start(piece.from) == piece.from && tier.start(piece.to) == piece.to),
+                // No whole hour (or day) of one span is read contribution by contribution.
+                None => for span in edges.windows(2) {
+                    let (from, to) = (piece.from.max(span[0]), piece.to.min(span[1]));
+                    let whole = if shortest.start(from) == from { from } else { shortest.end(from) };
+                    prop_assert!(from >= to || shortest.end(whole) > to);
+                },
             }
         }
     }
@@ -344,22 +375,17 @@ proptest! {
     }
 
     #[test]
-    fn a_month_is_its_days_and_the_organization_is_its_services(story in story()) {
-        let zone = berlin();
-        let cells = cells(&contributions(&story), &zone);
-        let of = |tier: Tier, scope: &CellScope| {
-            let scope = scope.clone();
-            sum(cells.iter().filter(|(key, _)| key.tier == tier && key.scope == scope).map(|(_, cell)| cell))
+    fn a_month_is_its_days_and_an_environment_is_its_services(story in story()) {
+        let cells = cells(&contributions(&story));
+        let of = |tier: Tier, whole: bool| {
+            sum(cells.iter().filter(|(key, _)| key.tier == tier && key.service.is_none() == whole).map(|(_, cell)| cell))
         };
-        let everybody = CellScope::Organization;
-        prop_assert_eq!(of(Tier::Month, &everybody), of(Tier::Day, &everybody));
-        prop_assert_eq!(of(Tier::Hour, &everybody), of(Tier::Day, &everybody));
-        prop_assert_eq!(of(Tier::Day, &CellScope::Service("web".parse().unwrap())), of(Tier::Day, &everybody));
-        for (key, month) in cells.iter().filter(|(key, _)| key.tier == Tier::Month && key.scope == everybody) {
-            let start = key.start.to_jiff().to_zoned(zone.clone());
+        prop_assert_eq!(of(Tier::Month, true), of(Tier::Day, true));
+        prop_assert_eq!(of(Tier::Hour, true), of(Tier::Day, true));
+        prop_assert_eq!(of(Tier::Day, false), of(Tier::Day, true));
+        for (key, month) in cells.iter().filter(|(key, _)| key.tier == Tier::Month) {
             let days = cells.iter().filter(|(day, _)| {
-                let local = day.start.to_jiff().to_zoned(zone.clone());
-                day.tier == Tier::Day && day.scope == everybody && (local.year(), local.month()) == (start.year(), start.month())
+                day.tier == Tier::Day && day.service == key.service && Tier::Month.start(day.start) == key.start
             });
             prop_assert_eq!(&sum(days.map(|(_, cell)| cell)), month);
         }

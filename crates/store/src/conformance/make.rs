@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use pipeyard_api::views::Event;
+use pipeyard_api::{deploys::EnvironmentsFile, views::Event};
 use pipeyard_model::{
-    Clock as _, EnvironmentName, HookId, ManualClock, NodeName, RepoId, RepoName, RequestId, RunId,
-    RunnerId, ServiceName, UserId,
+    Clock as _, EnvironmentName, HookId, ManualClock, NodeName, ReleaseId, RepoId, RepoName,
+    RequestId, RunId, RunnerId, ServiceName, UserId,
+    deployment::{Purpose, Release},
     plan::{
         DeploySpec, JobSpec, Node, NodeKind, Otherwise, Plan, ReleaseSource, StepSpec, Strategy,
     },
@@ -13,6 +14,7 @@ use pipeyard_model::{
 
 use crate::{
     Store,
+    deployments::NewDeployment,
     queue::Claimed,
     repos::{Forge, Repo},
     runners::NewRunner,
@@ -127,6 +129,56 @@ pub(crate) fn deploy(name: &str) -> Node {
         approve: false,
     };
     Node { name: NodeName::new(name).unwrap(), needs: vec![], kind: NodeKind::Deploy(spec) }
+}
+
+/// An environments file: production with these services, and testing with `web`, which nobody
+/// depends on.
+pub(crate) fn environments(services: &[&str]) -> EnvironmentsFile {
+    let service = serde_json::json!({ "listen": 8480,
+        "container": { "image": "shop", "port": 80, "replicas": 2 } });
+    let of = |names: &[&str]| -> serde_json::Value {
+        names.iter().map(|name| ((*name).to_owned(), service.clone())).collect()
+    };
+    let provider = serde_json::json!({ "endpoint": "http://127.0.0.1:1" });
+    serde_json::from_value(serde_json::json!({ "environments": {
+        "production": { "production": true, "provider": provider, "services": of(services) },
+        "testing": { "provider": provider, "services": of(&["web"]) },
+    }}))
+    .unwrap()
+}
+
+/// Makes production's services exactly these.
+pub(crate) async fn places<S: Store + ?Sized>(store: &S, clock: &ManualClock, services: &[&str]) {
+    let file = environments(services);
+    store.apply_environments(file, false, UserId::new(), clock.now()).await.unwrap();
+}
+
+/// A deployment to be asked for, at the commit whose letter is repeated.
+pub(crate) fn new_deployment(environment: &str, service: &str, commit: &str) -> NewDeployment {
+    NewDeployment {
+        environment: environment.parse().unwrap(),
+        service: service.parse().unwrap(),
+        purpose: Purpose::Ship,
+        release: Release {
+            id: ReleaseId::new(),
+            repo: RepoId::new(),
+            repo_name: RepoName::new("shop").unwrap(),
+            commit: commit.repeat(40),
+            run: RunId(1),
+            job: NodeName::new("package").unwrap(),
+            artifact: "shop.tar.gz".into(),
+            sha256: commit.repeat(64),
+            size: 1,
+        },
+        strategy: Strategy::AllAtOnce,
+        limits: vec![],
+        otherwise: Otherwise::Rollback,
+        job: None,
+        requested_by: "ann".into(),
+        needs_approval: false,
+        comment: None,
+        by: None,
+    }
 }
 
 /// The same node with needs.

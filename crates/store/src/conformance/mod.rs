@@ -13,7 +13,10 @@ pub mod ends;
 pub mod intake;
 pub mod kept;
 pub mod people;
+pub mod places;
+pub mod rollouts;
 pub mod runners;
 pub mod runs;
+pub mod sums;
 
 pub use make::{Made, job, need, one_job, plan, runner, setup};

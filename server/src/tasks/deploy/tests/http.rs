@@ -5,6 +5,8 @@ use pipeyard_model::{
     plan::Strategy,
 };
 
+use serde_json::Value;
+
 use super::{
     canary,
     harness::{Harness, environments},
@@ -134,7 +136,13 @@ async fn incidents_are_blamed_on_the_last_success_of_a_day_or_on_nobody() {
     assert_eq!(h.refused(&close, early).await, (409, "restored_before_impact".into()));
     assert!(h.post(&close, "{}").await["restored_at"].is_string());
     assert_eq!(h.refused(&close, "{}").await, (409, "incident_closed".into()));
-    assert_eq!(h.get("/api/incidents?open=true").await.as_array().unwrap().len(), 1);
+    let listed = async |query: &str| -> Vec<Value> {
+        let list = h.get(&format!("/api/incidents{query}")).await;
+        list.as_array().unwrap().iter().map(|incident| incident["id"].clone()).collect()
+    };
+    assert_eq!(listed("").await.len(), 2);
+    assert_eq!(listed("?open=true").await, [nobody["id"].clone()]);
+    assert_eq!(listed("?open=false").await, [blamed["id"].clone()]);
     let elsewhere = body.replace("web", "nowhere").replace("k1", "k3");
     assert_eq!(h.refused("/api/incidents", &elsewhere).await.0, 404);
 }

@@ -84,3 +84,38 @@ async fn a_rollback_is_rework_and_no_deployment() {
     assert_eq!((&metric(2)["n"], &metric(2)["numerator"]), (&2.into(), &1.into()));
     assert_eq!((&metric(4)["n"], &metric(4)["numerator"]), (&3.into(), &1.into()));
 }
+
+#[tokio::test]
+async fn the_newest_bucket_of_every_metric_is_provisional() {
+    let h = Harness::new().await;
+    h.shipped("web", "a").await;
+    for by in ["day", "week", "month"] {
+        let dora = h.get(&format!("/api/dora?since=60d&by={by}")).await;
+        for metric in dora["metrics"].as_array().unwrap() {
+            let buckets = metric["buckets"].as_array().unwrap();
+            let newest = &buckets[buckets.len() - 1];
+            assert_eq!(newest["provisional"], true, "{} by {by}", metric["name"]);
+            assert_eq!(buckets[0]["provisional"], false, "{} by {by}", metric["name"]);
+        }
+    }
+}
+
+/// Sums are read for what the rows show: 1,200 deployments are counted, the newest 1,000 listed.
+#[tokio::test]
+async fn what_is_not_listed_is_still_counted() {
+    let h = Harness::new().await;
+    let new = h.new_deployment("web", "a", pipeyard_model::plan::Strategy::AllAtOnce).await;
+    let by = pipeyard_model::deployment::Event::Aborted { by: "ann".into(), comment: None };
+    let end = async || {
+        let asked = h.state.store.create_deployment(new.clone(), h.now()).await.unwrap();
+        let ended = asked.apply(by.clone(), h.now()).unwrap();
+        let change = pipeyard_store::deployments::Change::of(ended);
+        h.state.store.change_deployment(change, h.now()).await.unwrap();
+    };
+    futures_util::future::join_all((0..1_200).map(|_| end())).await;
+    let dora = h.get("/api/dora?since=7d").await;
+    let metric = &dora["metrics"][0];
+    assert_eq!((&metric["rows_total"], &metric["n"]), (&1_200.into(), &0.into()));
+    assert_eq!(metric["rows"].as_array().unwrap().len(), 1_000);
+    assert_eq!(metric["rows"][0]["deployment"], 1_200);
+}
