@@ -18,7 +18,7 @@ pub struct ServerConfig {
     pub trusted_proxy: bool,
     /// Base of GitHub's API, for commit statuses.
     pub github_api: String,
-    /// Receives a signed message for every failed run and deployment.
+    /// Receives a signed message for every failed run, deployment and incident.
     pub notify_url: Option<String>,
     /// Allows outgoing messages to loopback and private addresses.
     pub notify_private: bool,

@@ -80,7 +80,8 @@ pub struct RunView {
     pub status: Status,
     /// How it ended, once finished.
     pub conclusion: Option<Conclusion>,
-    /// Why it waits or failed: a held fork, a pipeline that doesn't compile, no runner with a label.
+    /// Why it waits or failed: a held fork, a pipeline that doesn't compile, the job that failed
+    /// first and why.
     pub reason: Option<ReasonView>,
     /// A person must approve it before its jobs are offered (a fork's pull request).
     pub held: bool,

@@ -23,7 +23,7 @@ use crate::{
     deployments_dora::{self, keep},
     deployments_env, deployments_incidents,
     events::{self, NewEvent},
-    runs,
+    outbox, runs,
 };
 
 const TABLE: &str = "deployments";
@@ -148,6 +148,7 @@ async fn create(
     }
     write_document(c, &deployment, 0).await?;
     keep::deployment_changed(c, id).await?;
+    outbox::deployment_told(c, None, &deployment, now).await?;
     tell(c, &deployment, &[requested], now).await?;
     if let Some(job) = deployment.job {
         runs::deploy_started(c, job, id, now).await?;
@@ -239,7 +240,12 @@ async fn tell(
 async fn change(c: &mut SqliteConnection, change: Change, now: Timestamp) -> StoreResult<()> {
     let Change { next, entries, look, judge, sample, by } = change;
     let id = next.id.0;
+    let before = sqlx::query_scalar!("SELECT state FROM deployments WHERE id = ?", id)
+        .fetch_optional(&mut *c)
+        .await
+        .map_err(failed)?;
     write_document(c, &next, next.version - 1).await?;
+    outbox::deployment_told(c, before.as_deref(), &next, now).await?;
     if let Some(look) = look {
         let look = column::to_json(&look)?;
         sqlx::query!("UPDATE deployments SET look = ? WHERE id = ?", look, id)

@@ -10,6 +10,7 @@ use crate::{
     column::failed,
     deployments_dora::keep,
     events::{self, NewEvent},
+    outbox,
 };
 
 /// How long before its impact a deployment may have caused an incident, in microseconds.
@@ -127,7 +128,9 @@ pub(crate) async fn open(
     events::append(c, &[event], now).await?;
     keep::incident_changed(c, id).await?;
     audit::record(c, Some(new.user), "incident.open", &format!("incident {id}"), now).await?;
-    one(c, id).await
+    let opened = one(c, id).await?;
+    outbox::incident_told(c, &opened, now).await?;
+    Ok(opened)
 }
 
 pub(crate) async fn close(
@@ -164,7 +167,9 @@ pub(crate) async fn close(
     let event = NewEvent { kind: "incident.changed", run: None, job: None, deployment };
     events::append(c, &[event], now).await?;
     keep::incident_changed(c, id.0).await?;
-    one(c, id.0).await
+    let closed = one(c, id.0).await?;
+    outbox::incident_told(c, &closed, now).await?;
+    Ok(closed)
 }
 
 pub(crate) async fn list(

@@ -8,9 +8,14 @@ use pipeyard_store::{
 };
 use sqlx::SqliteConnection;
 
+mod deployments;
+
+pub(crate) use deployments::{deployment_told, incident_told};
+
 use crate::{
     SqliteStore,
-    column::{failed, json, number, parse, parse_opt, to_json},
+    column::{self, failed, json, number, parse, parse_opt, to_json},
+    run_view::failed_reason,
 };
 
 /// Puts a message into the outbox, in the transaction of the change that it tells of.
@@ -56,6 +61,11 @@ pub(crate) async fn run_changed(
         r#"SELECT r.repo, r.pipeline, r.branch, r.commit_sha, r.title, r.author, r.status,
                   r.conclusion, r.held, r.reason_code, r.reason_message,
                   p.name AS repo_name,
+                  (SELECT json_object('kind', j.kind, 'name', j.name, 'code', j.reason_code,
+                       'message', j.reason_message)
+                   FROM jobs AS j WHERE j.run = r.id AND j.state = 'finished'
+                     AND j.conclusion IN ('failure', 'error', 'timed_out')
+                   ORDER BY j.finished_at, j.position LIMIT 1) AS "failed: String",
                   (p.forge = 'github' AND f.repo IS NOT NULL) AS "status_wanted!: bool"
            FROM runs r JOIN repos p ON p.id = r.repo LEFT JOIN forge_tokens f ON f.repo = r.repo
            WHERE r.id = ?"#,
@@ -68,12 +78,17 @@ pub(crate) async fn run_changed(
     let status: Status = parse("runs", "status", run, &row.status)?;
     let conclusion: Option<Conclusion> =
         parse_opt("runs", "conclusion", run, row.conclusion.as_deref())?;
+    let reason = match column::reason_view(row.reason_code, row.reason_message) {
+        Some(own) => Some(own),
+        None if is_bad(conclusion) => failed_reason(run.0, row.failed.as_deref())?,
+        None => None,
+    };
     if row.status_wanted {
         let repo: RepoId = parse("runs", "repo", run, &row.repo)?;
         let (state, words) = commit_state(status, conclusion, row.held != 0);
-        let description: String = match (&row.reason_message, state) {
+        let description: String = match (&reason, state) {
             (Some(why), CommitState::Failure | CommitState::Error) => {
-                format!("{words}: {why}").chars().take(140).collect()
+                format!("{words}: {}", why.message).chars().take(140).collect()
             }
             _ => words.to_owned(),
         };
@@ -106,7 +121,7 @@ pub(crate) async fn run_changed(
                 "title": row.title,
                 "author": row.author,
                 "conclusion": row.conclusion,
-                "reason": { "code": row.reason_code, "message": row.reason_message },
+                "reason": reason,
             }),
         };
         enqueue(tx, &format!("run {run}"), &notice, now).await?;
@@ -298,7 +313,9 @@ mod tests {
             .into_iter()
             .map(|message| match message.notice {
                 Notice::Notification { event, .. } => (message.id, event),
-                Notice::CommitStatus { .. } => panic!("no status was put in"),
+                Notice::CommitStatus { .. } | Notice::DeploymentStatus { .. } => {
+                    panic!("no status was put in")
+                }
             })
             .collect()
     }

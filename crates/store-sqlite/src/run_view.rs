@@ -8,6 +8,7 @@ use pipeyard_model::{
     plan::{DeploySpec, JobSpec},
 };
 use pipeyard_store::{StoreError, StoreResult, runs::RunFilter};
+use serde::Deserialize;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use crate::{
@@ -30,19 +31,47 @@ struct RunRow {
     conclusion: Option<String>,
     reason_code: Option<String>,
     reason_message: Option<String>,
+    failed: Option<String>,
     created_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
+}
+
+/// The job or deploy that made a run fail: the first that did.
+#[derive(Deserialize)]
+struct Failed {
+    kind: String,
+    name: String,
+    code: Option<String>,
+    message: Option<String>,
+}
+
+/// Why a run failed, from the JSON of [`Failed`].
+pub(crate) fn failed_reason(run: i64, failed: Option<&str>) -> StoreResult<Option<ReasonView>> {
+    let Some(failed) = failed else { return Ok(None) };
+    let Failed { kind, name, code, message } = column::json("jobs", "reason", run, failed)?;
+    let message = message.unwrap_or_else(|| "failed".to_owned());
+    // "Step 2 (make) exited with 1." goes on in the middle of a sentence.
+    let message =
+        message.strip_prefix("Step ").map_or(message.clone(), |rest| format!("step {rest}"));
+    let code = code.unwrap_or_else(|| "job_failed".to_owned());
+    Ok(Some(view(&code, format!("{kind} {name}: {message}"))))
 }
 
 macro_rules! select_runs {
     ($condition:tt $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             RunRow,
-            "SELECT r.id, p.name AS repo, r.pipeline, r.event, r.branch, r.pull_request, r.commit_sha, r.title,
+            r#"SELECT r.id, p.name AS repo, r.pipeline, r.event, r.branch, r.pull_request, r.commit_sha, r.title,
                     r.author, r.held, r.status, r.conclusion, r.reason_code, r.reason_message, r.created_at,
-                    r.started_at, r.finished_at
-             FROM runs AS r JOIN repos AS p ON p.id = r.repo WHERE " + $condition
+                    r.started_at, r.finished_at,
+                    CASE WHEN r.conclusion IN ('failure', 'error', 'timed_out') THEN (
+                        SELECT json_object('kind', j.kind, 'name', j.name, 'code', j.reason_code,
+                            'message', j.reason_message)
+                        FROM jobs AS j WHERE j.run = r.id AND j.state = 'finished'
+                          AND j.conclusion IN ('failure', 'error', 'timed_out')
+                        ORDER BY j.finished_at, j.position LIMIT 1) END AS "failed: String"
+             FROM runs AS r JOIN repos AS p ON p.id = r.repo WHERE "# + $condition
             $(, $argument)*
         )
     };
@@ -60,7 +89,10 @@ impl TryFrom<RunRow> for RunView {
                 "comes from a fork: a person must look at the change and approve the run",
             ))
         } else {
-            column::reason_view(row.reason_code, row.reason_message)
+            match column::reason_view(row.reason_code, row.reason_message) {
+                Some(own) => Some(own),
+                None => failed_reason(row.id, row.failed.as_deref())?,
+            }
         };
         Ok(Self {
             kind: "run".into(),

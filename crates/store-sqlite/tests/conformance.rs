@@ -84,6 +84,11 @@ promises! {
     sums:
         sums_are_those_of_the_facts,
         a_late_incident_changes_the_day_of_the_deployment;
+    told:
+        a_deployment_is_told_from_start_to_end,
+        a_rollback_is_told_with_the_judges_reason,
+        an_incident_is_told,
+        a_failed_run_says_which_job_and_why;
     intake:
         a_delivery_that_comes_50_times_counts_once,
         a_push_that_is_told_twice_counts_once,

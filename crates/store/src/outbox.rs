@@ -6,7 +6,7 @@
 //! key doesn't wait for them. Tries are bounded; what was given up is kept and shown.
 
 use async_trait::async_trait;
-use pipeyard_model::{OutboxId, RepoId, RunId, Timestamp};
+use pipeyard_model::{DeploymentId, OutboxId, RepoId, RunId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::StoreResult;
@@ -44,9 +44,24 @@ pub enum Notice {
         /// One sentence, at most 140 characters.
         description: String,
     },
+    /// A deployment's state, on its commit at the forge.
+    DeploymentStatus {
+        /// The repository.
+        repo: RepoId,
+        /// The deployment.
+        deployment: DeploymentId,
+        /// Full SHA.
+        commit: String,
+        /// `production/web`; statuses of different places stand beside each other.
+        place: String,
+        /// How it stands.
+        state: CommitState,
+        /// One sentence, at most 140 characters.
+        description: String,
+    },
     /// Something that a person should hear of, to the configured address.
     Notification {
-        /// `run.failed`, `deployment.rolled_back`, ...
+        /// `run.failed`, `deployment.rolled_back`, `incident.opened`, ...
         event: String,
         /// What happened, as the receiver gets it.
         data: serde_json::Value,

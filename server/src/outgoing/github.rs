@@ -1,18 +1,20 @@
 //! Commit statuses at GitHub.
 
-use pipeyard_model::{RepoId, RunId};
+use pipeyard_model::RepoId;
 use pipeyard_store::outbox::CommitState;
 use serde_json::json;
 
 use super::{Undelivered, broken, client, judge};
 use crate::{AppState, http::secrets::forge_token_purpose};
 
-/// A run's state, on its commit.
+/// A run's or a deployment's state, on its commit.
 pub(super) struct Status<'a> {
     pub(super) repo: RepoId,
-    pub(super) run: RunId,
+    /// The page that the status leads to, from `/`.
+    pub(super) page: String,
     pub(super) commit: &'a str,
-    pub(super) pipeline: &'a str,
+    /// What the status is told by; another one of the same commit stands beside it.
+    pub(super) context: String,
     pub(super) state: CommitState,
     pub(super) description: &'a str,
 }
@@ -60,9 +62,9 @@ pub(super) async fn send(state: &AppState, status: &Status<'_>) -> Result<(), Un
     let base = state.config.github_api.trim_end_matches('/');
     let body = json!({
         "state": word,
-        "target_url": format!("{}/runs/{}", state.config.url(), status.run),
+        "target_url": format!("{}{}", state.config.url(), status.page),
         "description": status.description,
-        "context": format!("pipeyard/{}", status.pipeline),
+        "context": status.context,
     });
     let client = client().build().map_err(|error| broken(&error))?;
     let response = client

@@ -40,9 +40,20 @@ pub async fn send(state: &AppState, message: &Message) -> Result<(), Undelivered
         Notice::CommitStatus { repo, run, commit, pipeline, state: how, description } => {
             let status = github::Status {
                 repo: *repo,
-                run: *run,
+                page: format!("/runs/{run}"),
                 commit,
-                pipeline,
+                context: format!("pipeyard/{pipeline}"),
+                state: *how,
+                description,
+            };
+            github::send(state, &status).await
+        }
+        Notice::DeploymentStatus { repo, deployment, commit, place, state: how, description } => {
+            let status = github::Status {
+                repo: *repo,
+                page: format!("/deployments/{deployment}"),
+                commit,
+                context: format!("pipeyard/deploy/{place}"),
                 state: *how,
                 description,
             };

@@ -72,6 +72,9 @@ pub(super) async fn send(
 /// Where a person sees more.
 fn link(state: &AppState, data: &serde_json::Value) -> Option<String> {
     let base = state.config.url();
+    if data.get("incident").is_some() {
+        return Some(format!("{base}/incidents"));
+    }
     if let Some(deployment) = data.get("deployment").and_then(serde_json::Value::as_i64) {
         return Some(format!("{base}/deployments/{deployment}"));
     }

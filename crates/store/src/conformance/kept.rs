@@ -74,7 +74,7 @@ pub async fn a_new_attempt_begins_without_artifacts<S: Store>(store: &S, clock: 
     assert!(store.artifact_of_job(attempt.job, "a").await.unwrap().is_none());
 }
 
-async fn github<S: Store>(store: &S, clock: &ManualClock, token: bool) -> RepoId {
+pub(super) async fn github<S: Store>(store: &S, clock: &ManualClock, token: bool) -> RepoId {
     let id = RepoId::new();
     let repo = Repo {
         id,

@@ -4,6 +4,7 @@ mod faults;
 mod harness;
 mod http;
 mod metrics;
+mod notices;
 
 use std::time::Duration;
 

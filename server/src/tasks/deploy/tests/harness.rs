@@ -54,13 +54,18 @@ pub(super) struct Harness {
 
 impl Harness {
     pub(super) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(super) async fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::at(START);
         let shared = Arc::new(clock.clone());
         let path = folder.path().join("pipeyard.sqlite");
         let store = SqliteStore::open(&path, shared.clone()).await.unwrap();
         let installation = store.installation();
-        let config = ServerConfig { data_dir: folder.path().to_owned(), ..Default::default() };
+        let mut config = ServerConfig { data_dir: folder.path().to_owned(), ..Default::default() };
+        change(&mut config);
         let mut state =
             AppState::open(Arc::new(store), shared.clone(), config, installation).unwrap();
         let fake = FakeProvider::new(shared);
