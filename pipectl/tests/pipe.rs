@@ -304,3 +304,23 @@ fn a_watch_survives_a_killed_server() {
     assert!(rest.last().unwrap().starts_with("run 1 cancelled"), "{rest:?}");
     assert_eq!(watch.wait().unwrap().code(), Some(3));
 }
+
+/// A proxy in the environment is for the network: what listens on this machine is asked directly.
+#[test]
+fn a_server_on_this_machine_is_never_asked_through_a_proxy() {
+    let yard = Yard::start();
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let mut command = yard.command(&["runs", "list", "--output", "json"]);
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"] {
+        command.env(name, &address);
+    }
+    for name in ["NO_PROXY", "no_proxy"] {
+        command.env_remove(name);
+    }
+    let done = run(command, "");
+    assert_eq!((done.exit, done.out.trim()), (0, "[]"), "{}", done.err);
+    let asked = proxy.accept().map(|_| ()).map_err(|error| error.kind());
+    assert_eq!(asked, Err(std::io::ErrorKind::WouldBlock), "the proxy was asked");
+}

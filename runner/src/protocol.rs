@@ -45,9 +45,7 @@ impl Server {
     /// # Errors
     /// When the address can't be one, or the key would cross a network in clear text.
     pub(crate) fn new(base: &str) -> anyhow::Result<Self> {
-        pipeyard_api::client::Client::new(base, None)?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(5))
+        let http = pipeyard_api::client::builder(base)?
             .user_agent(concat!("pipeyard-runner/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key: None })

@@ -144,6 +144,11 @@ impl Git {
         self
     }
 
+    /// Asks the remote itself and no proxy, whatever the environment says.
+    pub(crate) fn direct_if(self, direct: bool) -> Self {
+        if direct { self.config("http.proxy", "") } else { self }
+    }
+
     pub(crate) fn env(mut self, key: &str, value: impl Into<OsString>) -> Self {
         self.command.env(key, value.into());
         self

@@ -82,6 +82,34 @@ pub fn install_crypto() {
     });
 }
 
+/// Begins an HTTP client for the server at `base`, `http://127.0.0.1:8470`. What is on this machine is
+/// asked directly, whatever proxy the environment names: it would ask its own loopback.
+///
+/// # Errors
+/// When `base` isn't an http or https address, or would send a token in clear text beyond loopback.
+pub fn builder(base: &str) -> Result<reqwest::ClientBuilder, ClientError> {
+    install_crypto();
+    let bad =
+        |cause: &str| ClientError::BadAddress { url: base.to_owned(), cause: cause.to_owned() };
+    let url = reqwest::Url::parse(base).map_err(|e| bad(&e.to_string()))?;
+    let loopback = is_loopback(&url);
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback => {}
+        "http" => return Err(bad("a token would cross the network in clear text; use https")),
+        _ => return Err(bad("it must begin with http:// or https://")),
+    }
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT);
+    Ok(if loopback { builder.no_proxy() } else { builder })
+}
+
+/// Whether an address is on this machine only.
+fn is_loopback(url: &reqwest::Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
 impl Client {
     /// A client for the server at `base`, `http://127.0.0.1:8470`.
     ///
@@ -89,22 +117,14 @@ impl Client {
     /// When `base` isn't an http or https address, or would send a token in clear text beyond
     /// loopback.
     pub fn new(base: &str, token: Option<String>) -> Result<Self, ClientError> {
-        install_crypto();
-        let bad =
-            |cause: &str| ClientError::BadAddress { url: base.to_owned(), cause: cause.to_owned() };
-        let url = reqwest::Url::parse(base).map_err(|e| bad(&e.to_string()))?;
-        let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        match url.scheme() {
-            "https" => {}
-            "http" if loopback => {}
-            "http" => return Err(bad("a token would cross the network in clear text; use https")),
-            _ => return Err(bad("it must begin with http:// or https://")),
-        }
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
+        let bad = |e: reqwest::Error| ClientError::BadAddress {
+            url: base.to_owned(),
+            cause: e.to_string(),
+        };
+        let http = builder(base)?
             .user_agent(concat!("pipectl/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|e| bad(&e.to_string()))?;
+            .map_err(bad)?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token })
     }
 
@@ -299,7 +319,17 @@ mod tests {
     fn a_token_never_crosses_a_network_in_clear_text() {
         assert!(Client::new("http://127.0.0.1:8470", None).is_ok());
         assert!(Client::new("https://ci.example.com", None).is_ok());
-        for bad in ["http://ci.example.com", "ftp://x", "ci.example.com", ""] {
+        for loopback in ["http://127.1.2.3:1", "http://[::1]:8470", "http://LOCALHOST"] {
+            assert!(Client::new(loopback, None).is_ok(), "{loopback}");
+        }
+        for bad in [
+            "http://ci.example.com",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com",
+            "ftp://x",
+            "ci.example.com",
+            "",
+        ] {
             assert!(matches!(Client::new(bad, None), Err(ClientError::BadAddress { .. })), "{bad}");
         }
     }
