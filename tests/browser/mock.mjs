@@ -177,6 +177,10 @@ async function runs(state, request, response, id, rest, q) {
     return send(response, 200, { ...view, held: false });
   }
   if (rest === 'rerun') return send(response, 200, view);
+  if (/^jobs\/[^/]+\/tests$/.test(rest)) {
+    if (run.id !== 81) throw new Refused(404, 'not_found', 'there is no test report of this job yet');
+    return send(response, 200, fixtures.testReport);
+  }
   const m = /^jobs\/([^/]+)\/log(?:\/(raw|search|follow))?$/.exec(rest);
   if (!m) throw new Refused(404, 'not_found', 'There is no such thing.');
   const attempt = Number(q.get('attempt') ?? jobs.find((j) => j.name === m[1])?.epoch ?? 1);
@@ -199,7 +203,8 @@ async function runs(state, request, response, id, rest, q) {
     response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' });
     return response.end(Array.from({ length: Math.min(log.total, 1000) }, (_, i) => log.line(i + 1).text).join('\n'));
   }
-  const from = Number(q.get('from') ?? 1);
+  const asked = Number(q.get('from') ?? 1);
+  const from = asked < 0 ? Math.max(1, log.total + asked + 1) : asked;
   const count = Math.min(Number(q.get('count') ?? 500), 5000);
   const lines = [];
   for (let n = from; n < from + count && n <= log.total; n += 1) lines.push(log.line(n));
@@ -209,7 +214,8 @@ async function runs(state, request, response, id, rest, q) {
 function page(path, response) {
   let file = normalize(join(DIST, path));
   if (!file.startsWith(DIST) || !existsSync(file) || statSync(file).isDirectory()) file = join(DIST, 'index.html');
-  response.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', 'content-security-policy': CSP, 'x-content-type-options': 'nosniff', 'referrer-policy': 'same-origin' });
+  const cache = file.includes('/assets/') ? 'public, max-age=31536000, immutable' : 'no-cache';
+  response.writeHead(200, { 'cache-control': cache, 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', 'content-security-policy': CSP, 'x-content-type-options': 'nosniff', 'referrer-policy': 'same-origin' });
   createReadStream(file).pipe(response);
 }
 

@@ -2,10 +2,12 @@ import { mount } from 'svelte';
 
 import App from './App.svelte';
 import './app.css';
+import { ahead } from './lib/ahead.ts';
 import { startKeys } from './lib/keys.svelte.ts';
-import { startRouter } from './lib/router.svelte.ts';
+import { place, startRouter } from './lib/router.svelte.ts';
 import { settings } from './lib/settings.svelte.ts';
 
+ahead(place.now);
 settings.apply();
 startRouter();
 startKeys();

@@ -4,8 +4,10 @@
 
 import type {
   AddedRepo, Artifact, AuditEntry, Deployment, DeploymentDetail, Dora, Environment, Incident, LogMatches, LogPage, Me, Page,
-  RegistrationToken, Repo, Run, RunDetail, Runner, Secret,
+  RegistrationToken, Repo, Run, RunDetail, Runner, Secret, TestReport,
 } from './types.ts';
+
+import { BLOCK } from '../log/opening.ts';
 
 export class ApiError extends Error {
   constructor(
@@ -66,12 +68,46 @@ export async function call<T>(method: string, path: string, body?: unknown, sign
   return (text === '' ? undefined : JSON.parse(text)) as T;
 }
 
-export const get = <T>(path: string, query?: Query, signal?: AbortSignal): Promise<T> =>
-  call<T>('GET', address(path, query), undefined, signal);
+/** Answers that were asked for before somebody wanted them, each for one taker. */
+const early = new Map<string, Promise<unknown>>();
+/** What nobody took by then is old. */
+const EARLY_MS = 5000;
+
+/** Asks for an address that will be wanted soon. Answers nothing if that fails: the taker is told. */
+export function askAhead<T>(where: string): Promise<T | undefined> {
+  const answer = call<T>('GET', where);
+  early.set(where, answer);
+  const forget = (): void => {
+    if (early.get(where) === answer) early.delete(where);
+  };
+  setTimeout(forget, EARLY_MS);
+  // A failure is only for who took it already: a later taker asks anew, perhaps signed in by then.
+  return answer.catch(() => {
+    forget();
+    return undefined;
+  });
+}
+
+export function get<T>(path: string, query?: Query, signal?: AbortSignal): Promise<T> {
+  const where = address(path, query);
+  const answer = early.get(where);
+  if (answer === undefined) return call<T>('GET', where, undefined, signal);
+  early.delete(where);
+  return answer as Promise<T>;
+}
+
 export const post = <T>(path: string, body: unknown = {}): Promise<T> => call<T>('POST', path, body);
 
 const part = encodeURIComponent;
-const log = (run: number, job: string): string => `/api/runs/${run}/jobs/${part(job)}/log`;
+const jobPath = (run: number, job: string): string => `/api/runs/${run}/jobs/${part(job)}`;
+const log = (run: number, job: string): string => `${jobPath(run, job)}/log`;
+
+/** Addresses that are asked for ahead. */
+export const paths = {
+  run: (run: string): string => `/api/runs/${part(run)}`,
+  log: (run: number, job: string, attempt: number, from: number): string =>
+    address(log(run, job), { attempt, from, count: BLOCK }),
+};
 
 export const api = {
   me: (signal?: AbortSignal) => get<Me>('/api/me', {}, signal),
@@ -79,13 +115,15 @@ export const api = {
   logout: () => post<void>('/api/logout'),
 
   runs: (query: Query, signal?: AbortSignal) => get<Page<Run>>('/api/runs', query, signal),
-  run: (run: string, signal?: AbortSignal) => get<RunDetail>(`/api/runs/${part(run)}`, {}, signal),
+  run: (run: string, signal?: AbortSignal) => get<RunDetail>(paths.run(run), {}, signal),
   start: (repo: string, reference: string | null) => post<Run>('/api/runs', { repo, reference }),
   cancel: (run: number) => post<Run>(`/api/runs/${run}/cancel`),
   approve: (run: number) => post<Run>(`/api/runs/${run}/approve`),
   rerun: (run: number, failed: boolean) => post<Run>(`/api/runs/${run}/rerun`, { failed }),
   artifacts: (run: number, signal?: AbortSignal) => get<Artifact[]>(`/api/runs/${run}/artifacts`, {}, signal),
 
+  tests: (run: number, job: string, attempt: number, signal?: AbortSignal) =>
+    get<TestReport>(`${jobPath(run, job)}/tests`, { attempt }, signal),
   log: (run: number, job: string, attempt: number | null, from: number, count: number, signal?: AbortSignal) =>
     get<LogPage>(log(run, job), { attempt, from, count }, signal),
   logSearch: (run: number, job: string, attempt: number | null, q: string, signal?: AbortSignal) =>

@@ -64,6 +64,7 @@ export interface Job {
   started_at: Time | null;
   finished_at: Time | null;
   steps: Step[];
+  tests: TestSummary | null;
   attempts: Attempt[];
   deployment: number | null;
 }
@@ -76,6 +77,56 @@ export interface Attempt {
   conclusion: Conclusion | null;
   reason: Reason | null;
   log_bytes: number;
+  steps: Step[];
+  tests: TestSummary | null;
+}
+
+export interface TestCounts {
+  passed: number;
+  failed: number;
+  errored: number;
+  skipped: number;
+  flaky: number;
+  duration_ms: number;
+}
+
+export interface TestSummary extends TestCounts {
+  problems: number;
+}
+
+export interface TestSuite extends TestCounts {
+  name: string;
+}
+
+export interface FailedTest {
+  suite: string;
+  name: string;
+  class: string | null;
+  file: string | null;
+  line: number | null;
+  how: 'failed' | 'errored';
+  message: string;
+  details: string;
+  output: string;
+  cut: boolean;
+  duration_ms: number;
+}
+
+export interface ReportProblem {
+  code: string;
+  path: string;
+  line: number | null;
+  message: string;
+}
+
+export interface TestReport extends TestCounts {
+  attempt: number;
+  files: number;
+  suites: TestSuite[];
+  suites_left_out: number;
+  failures: FailedTest[];
+  failures_left_out: number;
+  problems: ReportProblem[];
 }
 
 export interface Step {

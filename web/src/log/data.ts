@@ -6,8 +6,8 @@
 import { api } from '../lib/api.ts';
 import type { LogLine, LogPage } from '../lib/types.ts';
 import { PLAIN, read, type Style } from './ansi.ts';
+import { BLOCK, blockOf } from './opening.ts';
 
-const BLOCK = 500;
 const KEEP_BLOCKS = 80;
 const MAX_IN_FLIGHT = 2;
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
@@ -55,11 +55,10 @@ export class LogData {
     this.#changed = changed;
   }
 
-  /** Fetches how long the log is, with the lines around `from`. */
+  /** Fetches how long the log is, with the lines around `from`; negative: so many before its end. */
   async open(from: number): Promise<void> {
-    const block = Math.floor((Math.max(1, from) - 1) / BLOCK);
     try {
-      this.#take(await this.#source.page(block * BLOCK + 1, BLOCK));
+      this.#take(await this.#source.page(from < 0 ? from : blockOf(from) * BLOCK + 1, BLOCK));
       this.error = undefined;
     } catch (error) {
       this.error = error;
@@ -68,12 +67,12 @@ export class LogData {
   }
 
   line(n: number): LogLine | undefined {
-    return this.#blocks.get(Math.floor((n - 1) / BLOCK))?.lines[(n - 1) % BLOCK];
+    return this.#blocks.get(blockOf(n))?.lines[(n - 1) % BLOCK];
   }
 
   /** The style in which a line starts. Right if the block before it is known, else from its block's start. */
   styleAt(n: number): Style {
-    const index = Math.floor((n - 1) / BLOCK);
+    const index = blockOf(n);
     const block = this.#blocks.get(index);
     if (!block) return PLAIN;
     const at = (n - 1) % BLOCK;
@@ -101,8 +100,9 @@ export class LogData {
 
   #pump(): void {
     if (this.#stopped) return;
-    const first = Math.floor((this.#want[0] - 1) / BLOCK);
-    const last = Math.floor((Math.min(this.#want[1], this.total) - 1) / BLOCK);
+    if (this.total === 0) return;
+    const first = blockOf(this.#want[0]);
+    const last = blockOf(Math.min(this.#want[1], this.total));
     for (const [index, abort] of this.#inFlight) if (index < first - 1 || index > last + 1) abort.abort();
     for (let index = first; index <= last && this.#inFlight.size < MAX_IN_FLIGHT; index += 1) {
       if (this.#inFlight.has(index) || this.#whole(index)) continue;
@@ -150,7 +150,7 @@ export class LogData {
   }
 
   #put(line: LogLine): void {
-    const index = Math.floor((line.n - 1) / BLOCK);
+    const index = blockOf(line.n);
     let block = this.#blocks.get(index);
     if (!block) {
       block = { lines: [], have: 0, styles: [] };
@@ -172,8 +172,8 @@ export class LogData {
 
   #evict(): void {
     if (this.#blocks.size <= KEEP_BLOCKS) return;
-    const middle = Math.floor((this.#want[0] - 1) / BLOCK);
-    const tail = Math.floor((this.total - 1) / BLOCK);
+    const middle = blockOf(this.#want[0]);
+    const tail = blockOf(this.total);
     const far = [...this.#blocks.keys()]
       .filter((k) => k !== tail)
       .sort((a, b) => Math.abs(b - middle) - Math.abs(a - middle));
