@@ -125,7 +125,7 @@ fn run(repo: RepoId, now: Timestamp) -> anyhow::Result<NewRun> {
         services: Vec::new(),
         timeout: Duration::from_secs(60),
         artifacts: Vec::new(),
-        tests: None,
+        tests: vec![],
         retry: 0,
         once: false,
         labels: Vec::new(),

@@ -35,11 +35,11 @@ impl<'a> Checker<'_, 'a> {
         let services = fields.get("services").map(|field| self.services(field)).unwrap_or_default();
         let timeout = fields.get("timeout").and_then(|field| self.duration(field));
         let artifacts =
-            fields.get("artifacts").map(|field| self.artifacts(field)).unwrap_or_default();
-        let tests = fields.get("tests").and_then(|field| {
-            let filled = self.filled(field, "the path of a JUnit report")?;
-            self.path(filled, false)
-        });
+            fields.get("artifacts").map(|field| self.paths(field, "a path")).unwrap_or_default();
+        let tests = fields
+            .get("tests")
+            .map(|field| self.paths(field, "the path of a JUnit report"))
+            .unwrap_or_default();
         let retry =
             fields.get("retry").and_then(|field| self.number(field, 0..=MAX_RETRY)).unwrap_or(0);
         let once = fields.get("once").and_then(|field| self.switch(field)).unwrap_or(false);
@@ -313,16 +313,17 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    fn artifacts(&mut self, field: Field<'_, 'a>) -> Vec<String> {
-        let mut artifacts: Vec<String> = Vec::new();
-        for (text, span) in self.texts(field, "a path", MAX_ITEMS) {
+    /// Paths and patterns in the workspace, each once.
+    fn paths(&mut self, field: Field<'_, 'a>, what: &str) -> Vec<String> {
+        let mut paths: Vec<String> = Vec::new();
+        for (text, span) in self.texts(field, what, MAX_ITEMS) {
             match self.path((text, span), true) {
-                Some(path) if artifacts.contains(&path) => self.twice(text, span),
-                Some(path) => artifacts.push(path),
+                Some(path) if paths.contains(&path) => self.twice(text, span),
+                Some(path) => paths.push(path),
                 None => {}
             }
         }
-        artifacts
+        paths
     }
 
     /// A path in the workspace, filled in; a pattern if `glob`.

@@ -139,7 +139,12 @@ pub const JOB: Section = Section {
             "none",
             "Files to keep when the job succeeds.",
         ),
-        key("tests", "a path", "none", "A JUnit report to read."),
+        key(
+            "tests",
+            "a path or a list of paths, with `*` and `**`",
+            "none",
+            "JUnit reports to read when the steps have ended, also when one failed.",
+        ),
         key("retry", "0 to 10", "0", "How often a failed job is tried again by itself."),
         key(
             "once",

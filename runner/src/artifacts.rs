@@ -1,7 +1,7 @@
 //! Keeps a successful job's outputs: finds files by pattern, uploads them by digest.
 //!
-//! The workspace was written by the job, so nothing in it is trusted: links aren't followed, only
-//! regular files are read, and a file is opened once, by a path that can't leave the workspace.
+//! Nothing in the workspace is trusted (see [`workspace`]): links aren't followed, only regular files
+//! are read, and a file is opened once.
 
 use std::{
     fs::File,
@@ -12,10 +12,12 @@ use std::{
 
 use globset::{GlobBuilder, GlobMatcher};
 use pipeyard_model::{AttemptId, Conclusion};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use sha2::{Digest as _, Sha256};
 
-use crate::protocol::{CallError, Server};
+use crate::{
+    protocol::{CallError, Server},
+    workspace::{self, Kind},
+};
 
 /// More files than that are refused: keep an archive instead.
 const MAX_FILES: usize = 1000;
@@ -77,33 +79,15 @@ fn find(workspace: &Path, patterns: &[String]) -> Result<Vec<String>, Problem> {
         .collect::<Result<Vec<_>, _>>()?;
     let mut hits = vec![false; matchers.len()];
     let mut found = Vec::new();
-    let mut stack = vec![String::new()];
-    let mut seen = 0;
-    while let Some(dir) = stack.pop() {
-        let entries = std::fs::read_dir(workspace.join(&dir)).map_err(|e| {
-            Problem::own("artifacts_failed", format!("failed to read {dir:?}: {e}"))
-        })?;
-        for entry in entries {
-            let entry = entry.map_err(|e| Problem::own("artifacts_failed", e.to_string()))?;
-            seen += 1;
-            if seen > MAX_WALK {
-                return Err(Problem::user(
-                    "too_many_files",
-                    format!("the workspace has more than {MAX_WALK} files"),
-                ));
-            }
-            // A name that isn't UTF-8 can't be named in the pipeline.
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() {
-                if path != ".git" {
-                    stack.push(path);
-                }
-            } else if kind.is_file() && matched(&matchers, &path, &mut hits) {
-                found.push(path);
-            }
+    let whole = workspace::walk(workspace, "", MAX_WALK, |path, kind| {
+        if kind == Kind::File && matched(&matchers, path, &mut hits) {
+            found.push(path.to_owned());
         }
+    })
+    .map_err(|e| Problem::own("artifacts_failed", format!("failed to read the workspace: {e}")))?;
+    if !whole {
+        let message = format!("the workspace has more than {MAX_WALK} files");
+        return Err(Problem::user("too_many_files", message));
     }
     if let Some(at) = hits.iter().position(|hit| !hit) {
         let message = format!(
@@ -177,19 +161,7 @@ fn reqwest_body(file: File) -> reqwest::Body {
 
 /// Opens a file that is really below the workspace, and hashes it.
 fn digest(workspace: &Path, path: &str) -> std::io::Result<(File, String, u64)> {
-    let root = File::open(workspace)?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file: File = openat2(
-        &root,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-    )?
-    .into();
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it isn't a regular file"));
-    }
+    let file = workspace::open(workspace, path)?;
     let mut hash = Sha256::new();
     let mut size = 0;
     let mut block = vec![0; 256 * 1024];

@@ -25,6 +25,7 @@ use crate::{
     journal::Journal,
     live::EndBecause,
     protocol::{CallError, Server},
+    reports,
     shipper::{self, Shipped},
 };
 
@@ -97,7 +98,7 @@ async fn execute(
             shipped
         })
     };
-    let (reports, receiver) = mpsc::channel(64);
+    let (progress, receiver) = mpsc::channel(64);
     let report = tokio::spawn(report_steps(shared.server.clone(), attempt, receiver));
     let mut log = Log {
         framer: Framer::new(masker.clone()),
@@ -107,7 +108,7 @@ async fn execute(
         step: None,
     };
 
-    let mut outcome = job(shared, &claimed, dir, &mut log, reports, &stop).await;
+    let mut outcome = job(shared, &claimed, dir, &mut log, progress, &masker, &stop).await;
     match shared.live.because(attempt) {
         Some(EndBecause::Stopping) => {
             outcome = failed(Conclusion::Error, "runner_lost", "the runner was stopped".into());
@@ -161,13 +162,14 @@ async fn execute(
     conclusion
 }
 
-/// Checkout, steps, artifacts.
+/// Checkout, steps, test reports, artifacts.
 async fn job(
     shared: &Shared,
     claimed: &ClaimedJob,
     dir: &Path,
     log: &mut Log,
-    reports: mpsc::Sender<StepReport>,
+    progress: mpsc::Sender<StepReport>,
+    masker: &Masker,
     stop: &CancellationToken,
 ) -> JobOutcome {
     let workspace = dir.join("workspace");
@@ -201,7 +203,7 @@ async fn job(
         let mut batch = Vec::with_capacity(EVENTS);
         while incoming.recv_many(&mut batch, EVENTS).await > 0 {
             for event in batch.drain(..) {
-                log.event(event, &reports).await;
+                log.event(event, &progress).await;
             }
             log.write();
             if log.problem.is_some() {
@@ -218,10 +220,17 @@ async fn job(
             format!("the log can't be written: {problem}; free the runner's disk"),
         );
     }
+    let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
+    let patterns = &claimed.spec.tests;
+    if reports::wanted(outcome.conclusion, patterns) {
+        let told = reports::keep(&shared.server, attempt, &workspace, patterns, masker, stop).await;
+        for line in told {
+            log.note(shared, &line);
+        }
+    }
     if !outcome.conclusion.is_success() || claimed.spec.artifacts.is_empty() {
         return outcome;
     }
-    let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
     let kept = tokio::select! {
         kept = artifacts::keep(&shared.server, attempt, &workspace, &claimed.spec.artifacts) => kept,
         () = stop.cancelled() => return failed(Conclusion::Cancelled, "cancelled", "ended while artifacts were kept".into()),

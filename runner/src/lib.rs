@@ -18,7 +18,9 @@ mod journal;
 mod live;
 mod protocol;
 mod recover;
+mod reports;
 mod shipper;
+mod workspace;
 
 use std::sync::Arc;
 

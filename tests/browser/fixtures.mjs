@@ -24,28 +24,58 @@ const step = (n, name, from, to, line, more = {}) => ({
 });
 
 const attempt = (epoch, from, to, conclusion, more = {}) => ({
-  epoch, runner: 'yard-1', started_at: at(from), finished_at: to === null ? null : at(to), conclusion, reason: null, log_bytes: 81_234, ...more,
+  epoch, runner: 'yard-1', started_at: at(from), finished_at: to === null ? null : at(to), conclusion, reason: null, log_bytes: 81_234, steps: [], tests: null, ...more,
 });
 
 let jobNumber = 0;
-const job = (name, needs, more) => ({
+const job = (name, needs, more) => withSteps({
   id: `job-${(jobNumber += 1)}`, name, node: 'job', needs, status: 'finished', conclusion: 'success', reason: null, epoch: 1,
-  started_at: at(2400), finished_at: at(2460), steps: [], attempts: [attempt(1, 2400, 2460, 'success')], deployment: null, ...more,
+  started_at: at(2400), finished_at: at(2460), steps: [], tests: null, attempts: [attempt(1, 2400, 2460, 'success')], deployment: null, ...more,
 });
+
+/** The present attempt has the job's steps and tests. */
+function withSteps(it) {
+  for (const a of it.attempts) if (a.epoch === it.epoch) Object.assign(a, { steps: it.steps, tests: it.tests });
+  return it;
+}
+
+const counts = (passed, failed, errored, skipped, flaky, duration_ms) => ({ passed, failed, errored, skipped, flaky, duration_ms });
+
+/** What the tests of run 81 say, with hostile text where a job could put it. */
+export const testReport = {
+  kind: 'test_report', attempt: 2, ...counts(361, 1, 1, 4, 1, 41_720), files: 2,
+  suites: [
+    { name: 'shop::cart', ...counts(118, 1, 0, 0, 1, 12_400) }, { name: 'shop::stock', ...counts(40, 0, 1, 0, 0, 9_100) },
+    { name: 'shop::money', ...counts(203, 0, 0, 0, 0, 220) }, { name: 'shop::later', ...counts(0, 0, 0, 4, 0, 0) },
+  ],
+  suites_left_out: 0,
+  failures: [
+    { suite: 'shop::cart', name: 'total_is_rounded_half_to_even', class: 'shop::cart', file: 'src/cart.rs', line: 88, how: 'failed',
+      message: "thread 'cart::total_is_rounded_half_to_even' panicked at src/cart.rs:88:9",
+      details: "thread 'cart::total_is_rounded_half_to_even' panicked at src/cart.rs:88:9:\nassertion `left == right` failed\n  left: 1235\n right: 1234", output: 'rounding 12.345\n<img src=x onerror="window.pwned = 4">', cut: false, duration_ms: 12 },
+    { suite: 'shop::stock', name: 'is asked for <b>once</b>', class: 'stock.Client', file: null, line: null, how: 'errored',
+      message: 'connection refused', details: '', output: '', cut: true, duration_ms: 5_004 },
+  ],
+  failures_left_out: 0,
+  problems: [{ code: 'report_invalid', path: 'target/old/junit.xml', line: 41, message: 'it is cut off: <testcase> is never closed; only the tests before it are counted' }],
+};
+const { kind: _kind, suites: _suites, failures: _failures, problems: _problems, ...testSummary } = testReport;
+const tests81 = { ...testSummary, problems: 1 };
 
 /** Run 81: a failed job with three steps, a second attempt, a skipped deploy. */
 const failedJobs = [
   job('lint', [], { started_at: at(2432), finished_at: at(2441), steps: [step(1, 'cargo clippy', 2432, 2441, 3)], attempts: [attempt(1, 2432, 2441, 'success')] }),
   job('test', [], {
-    conclusion: 'failure', epoch: 2, started_at: at(2480), finished_at: at(2527),
+    conclusion: 'failure', tests: tests81, epoch: 2, started_at: at(2480), finished_at: at(2527),
     reason: { code: 'step_failed', message: 'Step 2 “cargo test --locked” ended with exit code 101.' },
     steps: [
       step(1, 'cargo fetch --locked', 2480, 2484, 4), step(2, 'cargo test --locked', 2484, 2527, 41, { conclusion: 'failure', exit_code: 101 }),
       step(3, 'make report', 2527, 2527, null, { conclusion: 'skipped', exit_code: null, started_at: null, finished_at: null }),
     ],
     attempts: [
-      attempt(1, 2432, 2470, 'error', { reason: { code: 'runner_lost', message: 'Runner yard-2 stopped answering; its job was offered again.' }, runner: 'yard-2' }),
-      attempt(2, 2480, 2527, 'failure'),
+      attempt(1, 2432, 2470, 'error', { reason: { code: 'runner_lost', message: 'Runner yard-2 stopped answering; its job was offered again.' }, runner: 'yard-2',
+        steps: [step(1, 'cargo fetch --locked', 2432, 2440, 4), step(2, 'cargo test --locked', 2440, 2470, 41, { conclusion: 'error', exit_code: null }), step(3, 'make report', 2470, 2470, null, { conclusion: 'skipped', exit_code: null, started_at: null, finished_at: null })] }),
+      attempt(2, 2480, 2527, 'failure', { tests: tests81 }),
     ],
   }),
   job('docs', [], { started_at: at(2433), finished_at: at(2450), steps: [step(1, 'make docs', 2433, 2450, 2)], attempts: [attempt(1, 2433, 2450, 'success')] }),

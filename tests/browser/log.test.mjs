@@ -109,6 +109,11 @@ test('an older attempt keeps its own lines and its own address', async () => {
   await page.getByText('120 lines').waitFor();
   await page.getByText('stopped answering').waitFor();
   assert.ok(await onScreen(50));
+  // Its steps are its own, with their ends.
+  await page.locator('.above').getByText('cargo test --locked').waitFor();
+  await page.getByRole('button', { name: 'Fold all' }).click();
+  await page.locator('.step', { hasText: 'cargo fetch --locked' }).getByText('37 lines').waitFor();
+  await page.locator('.step', { hasText: 'cargo test --locked' }).getByText('80 lines').waitFor();
 });
 
 test('search asks the server and steps through every match', async () => {

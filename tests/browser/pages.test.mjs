@@ -116,6 +116,34 @@ test('a run of a hundred jobs opens on its failed job and shows the list before 
   assert.equal(await page.locator('.node').count(), 100);
 });
 
+test('the tests of a job are one click away, the failed ones first', async () => {
+  await open('/runs/81/test');
+  const parts = page.getByRole('navigation', { name: 'Parts of this attempt' });
+  await parts.getByRole('link', { name: 'Tests 1 failed, 1 errored, 361 passed, 4 skipped, 1 flaky' }).click();
+  await page.waitForURL('**/runs/81/test?attempt=2&part=tests');
+  const failed = page.getByRole('region', { name: 'Failed tests' });
+  await failed.getByText('total_is_rounded_half_to_even').first().waitFor();
+  await failed.getByText('src/cart.rs:88', { exact: true }).waitFor();
+  await failed.getByText('right: 1234').waitFor();
+  assert.deepEqual(await failed.locator('summary .sr').allTextContents(), ['failed', 'errored']);
+  await page.getByRole('region', { name: 'Reports with problems' }).getByText('target/old/junit.xml:41').waitFor();
+  const suites = page.getByRole('region', { name: 'Suites' }).locator('tbody tr');
+  assert.deepEqual(await suites.locator('.sr').allTextContents(), ['failed', 'failed', 'passed', 'skipped']);
+  // What a job wrote stays text.
+  assert.equal(await page.locator('.tests img, .tests b').count(), 0);
+  await failed.getByText('is asked for <b>once</b>').waitFor();
+  // A failed test folds away by keyboard, and the log is one click back.
+  await failed.locator('summary').first().focus();
+  await page.keyboard.press('Enter');
+  await failed.getByText('right: 1234').waitFor({ state: 'hidden' });
+  await parts.getByRole('link', { name: 'Log' }).click();
+  await page.locator('.row').first().waitFor();
+  // An attempt without reports has no such part.
+  await open('/runs/81/test?attempt=1&part=tests');
+  await page.getByText('120 lines').waitFor();
+  assert.equal(await parts.count(), 0);
+});
+
 test('a pipeline that doesn’t compile shows its line and caret', async () => {
   await open('/runs/84');
   await see('The pipeline file doesn’t compile');

@@ -9,7 +9,7 @@ import { openBrowser } from './browser.mjs';
 import { CODE, startMock } from './mock.mjs';
 
 export const PAGES = [
-  ['login', '/login'], ['runs', '/runs'], ['run', '/runs/80'], ['run-failed', '/runs/81'], ['run-invalid', '/runs/84'], ['run-many', '/runs/83?overview'],
+  ['login', '/login'], ['runs', '/runs'], ['run', '/runs/80'], ['run-failed', '/runs/81'], ['run-tests', '/runs/81/test?part=tests'], ['run-invalid', '/runs/84'], ['run-many', '/runs/83?overview'],
   ['run-waiting', '/runs/87/train'], ['log', '/runs/88/big#L73512'], ['hostile', '/runs/88/hostile'],
   ['deployments', '/deployments'], ['deployment-canary', '/deployments/14'], ['deployment-rolled-back', '/deployments/15'], ['deployment-rolling', '/deployments/13'], ['deployment-approval', '/deployments/16'],
   ['dora', '/dora'], ['incidents', '/incidents'], ['environments', '/environments'], ['runners', '/runners'], ['repos', '/repos'], ['secrets', '/secrets'], ['audit', '/audit'],

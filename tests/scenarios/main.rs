@@ -7,3 +7,4 @@ mod bad_input_steps;
 mod deploys;
 mod docs;
 mod pushes;
+mod tests_of_jobs;

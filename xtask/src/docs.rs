@@ -74,7 +74,9 @@ fn pipeline() -> anyhow::Result<String> {
     }
     writeln!(
         out,
-        "\n## Which runs deploy\n\nDeploys run on pushes to the default branch, unless their `when` says \
+        "\n## Test reports\n\nThe JUnit reports that `tests` names are read when a job's steps have ended. They never \
+         decide how the job ends; [how to see which tests failed](../how-to/see-test-results.md) says more.\
+         \n\n## Which runs deploy\n\nDeploys run on pushes to the default branch, unless their `when` says \
          otherwise. Pull requests never deploy. What needs a deploy that isn't part of a run isn't part of \
          it either.\n\n## Limits\n\n| what | limit |\n|---|---|\n\
          | size of a file | {} KiB |\n| jobs and deploys in a file | {MAX_NODES} |\n\

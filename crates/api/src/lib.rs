@@ -9,6 +9,7 @@ pub mod deploys;
 pub mod error;
 pub mod hooks;
 pub mod runner;
+pub mod test_report;
 pub mod views;
 
 pub use error::{ApiError, ErrorBody};

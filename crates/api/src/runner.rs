@@ -8,6 +8,7 @@
 //! | heartbeat | `POST /api/runner/heartbeat` (long poll, answers early with a cancel) |
 //! | log | `POST /api/runner/jobs/{job}/{epoch}/log?offset=N`, the bytes as the body, `x-crc32` in hex |
 //! | steps | `POST /api/runner/jobs/{job}/{epoch}/steps` |
+//! | tests | `POST /api/runner/jobs/{job}/{epoch}/tests` [`TestReport`](crate::test_report::TestReport) |
 //! | artifact | `PUT /api/runner/jobs/{job}/{epoch}/artifacts?path=P`, the bytes as the body, `x-sha256` in hex |
 //! | finish | `POST /api/runner/jobs/{job}/{epoch}/finish` |
 //! | checkout | `GET/POST /git/{repo id}/...`, Git's smart HTTP, Basic `attempt:<checkout token>` |

@@ -10,6 +10,7 @@
 //! | `GET /api/runs/{run}/jobs/{name}/log/raw?attempt=` | text, `Range` allowed |
 //! | `GET /api/runs/{run}/jobs/{name}/log/search?q=&attempt=` | [`LogMatches`] |
 //! | `GET /api/runs/{run}/jobs/{name}/log/follow?attempt=&from=` | SSE; `id` is the last line's number, data is an array of [`LogLine`]; `event: end` when the attempt is over |
+//! | `GET /api/runs/{run}/jobs/{name}/tests?attempt=` | [`TestReportView`](crate::test_report::TestReportView) |
 //! | `GET /api/events?run=` | SSE of [`EventView`]; `id` is its sequence number; resumes from `Last-Event-ID` |
 //! | `GET /api/runs/{run}/artifacts` | array of [`ArtifactView`] |
 //! | `GET /api/artifacts/{id}` | the bytes |
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use crate::runner::ReasonView;
+use crate::test_report::TestSummary;
 
 /// One page of a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -149,6 +151,9 @@ pub struct JobView {
     pub finished_at: Option<Timestamp>,
     /// Steps of the present attempt.
     pub steps: Vec<StepView>,
+    /// What the test reports of the present attempt say, if it has any.
+    #[serde(default)]
+    pub tests: Option<TestSummary>,
     /// Attempts, oldest first.
     pub attempts: Vec<AttemptView>,
     /// The deployment that a deploy started.
@@ -172,6 +177,12 @@ pub struct AttemptView {
     pub reason: Option<ReasonView>,
     /// Bytes of its log so far.
     pub log_bytes: u64,
+    /// Its steps.
+    #[serde(default)]
+    pub steps: Vec<StepView>,
+    /// What its test reports say, if it has any.
+    #[serde(default)]
+    pub tests: Option<TestSummary>,
 }
 
 /// One step of an attempt.

@@ -138,7 +138,7 @@ mod tests {
             services: Vec::new(),
             timeout: Duration::from_secs(60),
             artifacts: Vec::new(),
-            tests: None,
+            tests: vec![],
             retry: 0,
             once: false,
             labels: Vec::new(),

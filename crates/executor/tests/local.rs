@@ -29,7 +29,7 @@ fn job(workspace: &Path, commands: &[&str]) -> JobRun {
         services: Vec::new(),
         timeout: Duration::from_secs(60),
         artifacts: Vec::new(),
-        tests: None,
+        tests: vec![],
         retry: 0,
         once: false,
         labels: Vec::new(),

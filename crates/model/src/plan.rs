@@ -59,8 +59,10 @@ pub struct JobSpec {
     pub timeout: Duration,
     /// Files to keep when the job succeeds: glob patterns relative to the workspace.
     pub artifacts: Vec<String>,
-    /// A JUnit report to read, relative to the workspace.
-    pub tests: Option<String>,
+    /// JUnit reports to read when the steps have ended: paths or glob patterns relative to the
+    /// workspace.
+    #[serde(default, deserialize_with = "none_one_or_many")]
+    pub tests: Vec<String>,
     /// How often a failed job is tried again by itself; a lost runner is counted apart.
     pub retry: u32,
     /// Never offered again after a lost runner.
@@ -208,6 +210,24 @@ pub enum Otherwise {
     Hold,
 }
 
+/// A list; jobs that were stored by an earlier version have null or one text instead.
+fn none_one_or_many<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        None,
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Stored::deserialize(deserializer)? {
+        Stored::None => vec![],
+        Stored::One(path) => vec![path],
+        Stored::Many(paths) => paths,
+    })
+}
+
 impl Plan {
     /// The node of this name.
     #[must_use]
@@ -257,5 +277,25 @@ pub mod seconds {
         pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
             Ok(Option::<u64>::deserialize(d)?.map(Duration::from_secs))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_an_earlier_version_stored_is_still_read() {
+        let job = |tests: &str| {
+            let json = format!(
+                r#"{{"image": "x", "steps": [], "env": {{}}, "secrets": [], "services": [], "timeout": 1,
+                    "artifacts": [], {tests} "retry": 0, "once": false, "labels": []}}"#
+            );
+            serde_json::from_str::<JobSpec>(&json).unwrap().tests
+        };
+        assert_eq!(job(r#""tests": null,"#), [""; 0]);
+        assert_eq!(job(""), [""; 0]);
+        assert_eq!(job(r#""tests": "a.xml","#), ["a.xml"]);
+        assert_eq!(job(r#""tests": ["a.xml", "b/*.xml"],"#), ["a.xml", "b/*.xml"]);
     }
 }

@@ -23,6 +23,7 @@ mod run_view;
 mod runners;
 mod runs;
 mod secrets;
+mod test_reports;
 mod waits;
 pub mod writer;
 

@@ -14,6 +14,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use crate::{
     column::{self, failed},
     intake::event_of,
+    test_reports,
 };
 
 struct RunRow {
@@ -184,11 +185,12 @@ pub(crate) async fn jobs(
     let mut needs = needs(c, run, name).await?;
     let mut attempts = attempts(c, run, name).await?;
     let mut steps = steps(c, run, name).await?;
+    let mut tests = test_reports::summaries(c, run, name).await?;
     let mut views = Vec::with_capacity(rows.len());
     for row in rows {
         let id = row.id.as_str();
         let needs = needs.remove(id).unwrap_or_default();
-        let attempts = attempts.remove(id).unwrap_or_default();
+        let mut attempts = attempts.remove(id).unwrap_or_default();
         let status = match row.state.as_str() {
             "running" | "deploying" => Status::Running,
             "finished" => Status::Finished,
@@ -206,21 +208,32 @@ pub(crate) async fn jobs(
             }
             _ => column::reason_view(row.reason_code, row.reason_message),
         };
-        let current = match row.state.as_str() {
-            "running" | "finished" => attempts.last(),
-            _ => None,
-        };
-        let names = if row.kind == "job" {
+        let names: Vec<String> = if row.kind == "job" {
             let spec: JobSpec = column::json("jobs", "spec", id, &row.spec)?;
             spec.steps.into_iter().map(|step| step.name).collect()
         } else {
             let _: DeploySpec = column::json("jobs", "spec", id, &row.spec)?;
             vec![]
         };
+        for attempt in &mut attempts {
+            let key = (row.id.clone(), i64::from(attempt.epoch.0));
+            attempt.tests = tests.remove(&key);
+            let rows = steps.remove(&key).unwrap_or_default();
+            let over = attempt.finished_at.zip(attempt.conclusion);
+            attempt.steps = step_views(&names, &rows, over);
+        }
+        let current = match row.state.as_str() {
+            "running" | "finished" => attempts.last(),
+            _ => None,
+        };
         views.push(JobView {
             id: column::parse("jobs", "id", id, id)?,
             name: column::parse("jobs", "name", id, &row.name)?,
-            steps: step_views(names, steps.remove(id).unwrap_or_default(), current),
+            steps: current.map_or_else(
+                || step_views(&names, &BTreeMap::new(), None),
+                |attempt| attempt.steps.clone(),
+            ),
+            tests: current.and_then(|attempt| attempt.tests),
             node: row.kind,
             needs: needs
                 .iter()
@@ -297,15 +310,16 @@ async fn attempts(
             )?,
             reason: column::reason_view(row.reason_code, row.reason_message),
             log_bytes: row.log_bytes.unsigned_abs(),
+            steps: vec![],
+            tests: None,
         };
         attempts.entry(row.job).or_default().push(attempt);
     }
     Ok(attempts)
 }
 
-/// What is stored of a step of the present attempt.
+/// What is stored of a step of an attempt.
 struct StepRow {
-    step: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
     conclusion: Option<Conclusion>,
@@ -313,33 +327,34 @@ struct StepRow {
     first_line: Option<i64>,
 }
 
+/// What is stored of the steps of every attempt, by job and epoch, then by the step's number.
 async fn steps(
     c: &mut SqliteConnection,
     run: RunId,
     name: Option<&str>,
-) -> StoreResult<BTreeMap<String, Vec<StepRow>>> {
+) -> StoreResult<BTreeMap<(String, i64), BTreeMap<i64, StepRow>>> {
     let rows = sqlx::query!(
-        "SELECT s.job, s.step, s.started_at, s.finished_at, s.conclusion, s.exit_code, s.first_line
-         FROM jobs AS j JOIN steps AS s ON s.job = j.id AND s.epoch = j.epoch
-         WHERE j.run = ?1 AND (?2 IS NULL OR j.name = ?2) ORDER BY s.job, s.step",
+        "SELECT s.job, s.epoch, s.step, s.started_at, s.finished_at, s.conclusion, s.exit_code, s.first_line
+         FROM jobs AS j JOIN steps AS s ON s.job = j.id
+         WHERE j.run = ?1 AND (?2 IS NULL OR j.name = ?2)",
         run.0,
         name
     )
     .fetch_all(c)
     .await
     .map_err(failed)?;
-    let mut steps: BTreeMap<String, Vec<StepRow>> = BTreeMap::new();
+    let mut steps: BTreeMap<(String, i64), BTreeMap<i64, StepRow>> = BTreeMap::new();
     for row in rows {
         let conclusion =
             column::parse_opt("steps", "conclusion", &row.job, row.conclusion.as_deref())?;
-        steps.entry(row.job).or_default().push(StepRow {
-            step: row.step,
+        let step = StepRow {
             started_at: row.started_at,
             finished_at: row.finished_at,
             conclusion,
             exit_code: row.exit_code,
             first_line: row.first_line,
-        });
+        };
+        steps.entry((row.job, row.epoch)).or_default().insert(row.step, step);
     }
     Ok(steps)
 }
@@ -347,17 +362,11 @@ async fn steps(
 /// Every step of the spec with what is known of it. When the attempt is over, no step is left open:
 /// one that began ended with the attempt, one that didn't was skipped.
 fn step_views(
-    names: Vec<String>,
-    rows: Vec<StepRow>,
-    attempt: Option<&AttemptView>,
+    names: &[String],
+    rows: &BTreeMap<i64, StepRow>,
+    over: Option<(Timestamp, Conclusion)>,
 ) -> Vec<StepView> {
-    let rows: BTreeMap<i64, StepRow> = if attempt.is_some() {
-        rows.into_iter().map(|row| (row.step, row)).collect()
-    } else {
-        BTreeMap::new()
-    };
-    let over = attempt.and_then(|attempt| attempt.finished_at.zip(attempt.conclusion));
-    let view = |(number, name): (u16, String)| {
+    let view = |(number, name): (u16, &String)| {
         let row = rows.get(&i64::from(number));
         let started_at = row.and_then(|row| row.started_at);
         let ended = row.and_then(|row| row.finished_at.zip(row.conclusion));
@@ -374,7 +383,7 @@ fn step_views(
         };
         StepView {
             step: number,
-            name,
+            name: name.clone(),
             status,
             conclusion,
             exit_code: row.and_then(|row| row.exit_code).and_then(|code| i32::try_from(code).ok()),

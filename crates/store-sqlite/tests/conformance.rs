@@ -102,6 +102,9 @@ promises! {
         a_registration_needs_a_live_token,
         a_silent_runner_is_offline,
         a_removed_runner_loses_its_jobs_at_once;
+    tests:
+        the_present_attempt_tells_its_tests,
+        every_attempt_keeps_its_tests_and_steps;
     runs:
         run_numbers_rise_and_are_never_used_again,
         a_held_run_waits_for_approval,

@@ -22,6 +22,7 @@ pub mod repos;
 pub mod runners;
 pub mod runs;
 pub mod secrets;
+pub mod test_reports;
 
 pub use error::{StoreError, StoreResult};
 
@@ -39,6 +40,7 @@ pub trait Store:
     + runners::Runners
     + runs::Runs
     + secrets::Secrets
+    + test_reports::TestReports
     + std::fmt::Debug
     + Send
     + Sync
@@ -59,6 +61,7 @@ impl<T> Store for T where
         + runners::Runners
         + runs::Runs
         + secrets::Secrets
+        + test_reports::TestReports
         + std::fmt::Debug
         + Send
         + Sync

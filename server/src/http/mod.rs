@@ -20,6 +20,7 @@ pub mod runners;
 pub mod runs;
 pub mod secrets;
 pub mod start;
+pub mod test_reports;
 pub mod ui;
 
 use axum::{
@@ -68,6 +69,7 @@ pub fn api() -> OpenApiRouter<AppState> {
         .merge(runs::router())
         .merge(secrets::router())
         .merge(start::router())
+        .merge(test_reports::router())
         .merge(health::router())
         .routes(routes!(document))
 }

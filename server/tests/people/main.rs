@@ -11,4 +11,5 @@ mod outbox;
 mod runs;
 mod secrets;
 mod support;
+mod tests;
 mod ui;

@@ -11,6 +11,7 @@ pub mod lint;
 pub mod login;
 pub mod logs;
 pub mod repos;
+mod run_tests;
 pub mod runners;
 pub mod runs;
 pub mod secrets;

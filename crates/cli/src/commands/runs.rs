@@ -9,7 +9,7 @@ use pipeyard_api::{
 use pipeyard_model::{Conclusion, RepoName, RunId, Status};
 use serde_json::Value;
 
-use super::{age, duration, filter, matches, reason, sha, state, took};
+use super::{age, duration, filter, matches, reason, run_tests, sha, state, took};
 use crate::{
     context::Context,
     exit::{Exit, Failure, Outcome},
@@ -140,6 +140,9 @@ impl Runs {
                 let run = run_number(&client, &run).await?;
                 let detail: RunDetail = client.get(&format!("/api/runs/{run}")).await?;
                 view(context, &detail)?;
+                if context.for_people() {
+                    run_tests::print(&client, &detail).await?;
+                }
                 Ok(Exit::Ok)
             }
             Self::Start { repo, reference, watch: follow } => {

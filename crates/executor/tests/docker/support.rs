@@ -172,7 +172,7 @@ pub(crate) fn spec(image: &str, commands: &[&str]) -> JobSpec {
         services: Vec::new(),
         timeout: Duration::from_secs(120),
         artifacts: Vec::new(),
-        tests: None,
+        tests: vec![],
         retry: 0,
         once: false,
         labels: Vec::new(),

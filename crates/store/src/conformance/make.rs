@@ -105,7 +105,7 @@ pub fn job(name: &str, change: impl FnOnce(&mut JobSpec)) -> Node {
         services: vec![],
         timeout: Duration::from_secs(600),
         artifacts: vec![],
-        tests: None,
+        tests: vec![],
         retry: 0,
         once: false,
         labels: vec![],

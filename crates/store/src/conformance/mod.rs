@@ -18,6 +18,7 @@ pub mod rollouts;
 pub mod runners;
 pub mod runs;
 pub mod sums;
+pub mod tests;
 pub mod told;
 
 pub use make::{Made, job, need, one_job, plan, runner, setup};
