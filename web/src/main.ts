@@ -1,7 +1,9 @@
 import { mount } from 'svelte';
 
 import App from './App.svelte';
-import './app.css';
+import './styles/tokens.css';
+import './styles/base.css';
+import './styles/parts.css';
 import { ahead } from './lib/ahead.ts';
 import { startKeys } from './lib/keys.svelte.ts';
 import { place, startRouter } from './lib/router.svelte.ts';

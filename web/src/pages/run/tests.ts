@@ -14,5 +14,11 @@ export function testWords(tests: TestSummary): string {
   return tests.problems > 0 ? 'no readable report' : 'none ran';
 }
 
+/** For a tab: `2 of 122 failed`, `120 passed`. */
+export function testShort(tests: TestSummary): string {
+  const bad = tests.failed + tests.errored;
+  return bad > 0 ? `${count(bad)} of ${count(testTotal(tests))} failed` : testWords(tests);
+}
+
 /** All tests of a suite or a report. */
 export const testTotal = (c: TestCounts): number => c.passed + c.failed + c.errored + c.skipped;
