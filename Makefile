@@ -50,9 +50,9 @@ lint: web ## Check format, lints, crate boundaries and types.
 	  else echo "cargo-deny isn't installed: licences not checked; the arrows are held by xtask's test all the same"; fi
 	npm --prefix web run check
 
-bench: images web ## Measure, each figure beside a floor of the same run.
+bench: images web ## Measure, each figure beside a floor of the same run. ONLY="queue log" chooses.
 	cargo build --workspace --bins --profile fast
-	@PIPECTL=$(FAST)/pipectl $(FAST)/pipeyard-bench
+	@PIPECTL=$(FAST)/pipectl $(FAST)/pipeyard-bench $(ONLY)
 
 dev: web ## Run everything from this tree on 127.0.0.1:8470, with its data in .dev/.
 	cargo build --workspace --bins

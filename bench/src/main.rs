@@ -2,7 +2,8 @@
 //! the same machine. One line a figure, and all of them in `target/bench.json`.
 //!
 //! Only the outside is used: the executable, Git, the API. Figures are medians unless their name says
-//! otherwise; machines are noisy, so a figure without its floor says little.
+//! otherwise; machines are noisy, so a figure without its floor says little. Arguments choose parts:
+//! `idle`, `jobs`, `steps`, `log`, `webhooks`, `queue`; without any, all are measured.
 
 mod figure;
 mod floors;
@@ -35,21 +36,64 @@ const SOON: Duration = Duration::from_secs(300);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     pipeyard_api::client::install_crypto();
+    let chosen = Chosen::from_arguments()?;
     let mut figures = Figures::default();
-    let docker_run = floors::docker_run(JOBS)?;
+    if chosen.any_of(&PARTS[..PARTS.len() - 1]) {
+        installation(&chosen, &mut figures).await?;
+    }
+    if chosen.has("queue") {
+        let (jobs, commits) =
+            (queue::jobs_per_second().await?, floors::sqlite_commits_per_second());
+        figures.add(Figure::new("queue_jobs_per_s", jobs, "jobs/s").floor(commits));
+    }
+    figures.write()
+}
+
+/// The parts that arguments name; the last needs no installation.
+const PARTS: [&str; 6] = ["idle", "jobs", "steps", "log", "webhooks", "queue"];
+
+/// What is measured in this run.
+struct Chosen(Vec<String>);
+
+impl Chosen {
+    fn from_arguments() -> anyhow::Result<Self> {
+        let named: Vec<_> = std::env::args().skip(1).collect();
+        if let Some(unknown) = named.iter().find(|name| !PARTS.contains(&name.as_str())) {
+            anyhow::bail!("unknown part {unknown:?}; there are {}", PARTS.join(", "));
+        }
+        Ok(Self(named))
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|name| name == part)
+    }
+
+    fn any_of(&self, parts: &[&str]) -> bool {
+        parts.iter().any(|part| self.has(part))
+    }
+}
+
+/// The figures of a whole installation: server, runner, Docker, a repository.
+async fn installation(chosen: &Chosen, figures: &mut Figures) -> anyhow::Result<()> {
     let pipeyard = Installation::start(Options { slots: 2, ..Options::default() }).await;
     let repo = TestRepo::new(pipeyard.dir.path(), "bench");
     let hook = add_repo(&pipeyard, &repo);
-
-    idle(&pipeyard, &mut figures).await?;
-    jobs(&pipeyard, &repo, docker_run, &mut figures).await?;
-    steps(&pipeyard, &repo, &mut figures).await?;
-    log(&pipeyard, &repo, &mut figures).await?;
-    webhooks(&pipeyard, &repo, &hook, &mut figures).await?;
-    drop(pipeyard);
-    let (jobs, commits) = (queue::jobs_per_second().await?, floors::sqlite_commits_per_second());
-    figures.add(Figure::new("queue_jobs_per_s", jobs, "jobs/s").floor(commits));
-    figures.write()
+    if chosen.has("idle") {
+        idle(&pipeyard, figures).await?;
+    }
+    if chosen.has("jobs") {
+        jobs(&pipeyard, &repo, floors::docker_run(JOBS)?, figures).await?;
+    }
+    if chosen.has("steps") {
+        steps(&pipeyard, &repo, figures).await?;
+    }
+    if chosen.has("log") {
+        log(&pipeyard, &repo, figures).await?;
+    }
+    if chosen.has("webhooks") {
+        webhooks(&pipeyard, &repo, &hook, figures).await?;
+    }
+    Ok(())
 }
 
 struct Hook {

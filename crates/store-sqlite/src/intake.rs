@@ -9,6 +9,7 @@ use pipeyard_store::{
     StoreError, StoreResult,
     intake::{Accepted, COMPARISON, Disposition, Intake, NewDelivery, NewRunRequest, RunRequest},
 };
+use serde::Serialize;
 use sqlx::SqliteConnection;
 
 use crate::{
@@ -35,6 +36,29 @@ pub(crate) fn event_of(table: &'static str, row: i64, word: &str) -> StoreResult
         "pull_request" => Ok(Event::PullRequest),
         "manual" => Ok(Event::Manual),
         other => Err(column::corrupt(table, "event", row, format!("unknown word {other:?}"))),
+    }
+}
+
+/// A run request as it is inserted.
+#[derive(Serialize)]
+struct Fresh<'r> {
+    event: &'static str,
+    reference: &'r str,
+    before: Option<&'r str>,
+    after: &'r str,
+    /// JSON of the pull request.
+    pull_request: Option<String>,
+}
+
+impl<'r> Fresh<'r> {
+    fn of(request: &'r NewRunRequest) -> StoreResult<Self> {
+        Ok(Self {
+            event: event_word(request.event),
+            reference: &request.reference,
+            before: request.before.as_deref(),
+            after: &request.after,
+            pull_request: request.pull_request.as_ref().map(column::to_json).transpose()?,
+        })
     }
 }
 
@@ -68,23 +92,38 @@ async fn accept(c: &mut SqliteConnection, delivery: NewDelivery) -> StoreResult<
             (disposition, "", fresh)
         }
     };
-    let id = sqlx::query_scalar!(
-        r#"INSERT INTO deliveries (repo, delivery, event, body, received_at, disposition, detail)
-         VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id AS "id!: i64""#,
+    let fresh: Vec<_> = fresh.into_iter().map(Fresh::of).collect::<StoreResult<_>>()?;
+    let fresh = column::to_json(&fresh)?;
+    // Three statements in one trip to the database: a webhook's sender waits for this.
+    sqlx::query!(
+        "INSERT INTO deliveries (repo, delivery, event, body, received_at, disposition, detail)
+         VALUES (?, ?, ?, ?, ?, ?, ?);
+         INSERT INTO run_requests (repo, delivery, event, reference, before_sha, after_sha, pull_request,
+                                   received_at, due_at)
+         SELECT d.repo, d.id, n.value ->> 'event', n.value ->> 'reference', n.value ->> 'before',
+                n.value ->> 'after', n.value ->> 'pull_request', d.received_at, d.received_at
+         FROM deliveries AS d JOIN json_each(?) AS n
+         WHERE d.repo = ? AND d.delivery = ? ORDER BY n.key;
+         INSERT INTO seen_refs (repo, name, sha)
+         SELECT ?, n.value ->> 'reference', n.value ->> 'after' FROM json_each(?) AS n
+         WHERE n.value ->> 'event' = 'push' ORDER BY n.key
+         ON CONFLICT (repo, name) DO UPDATE SET sha = excluded.sha",
         repo,
         delivery.delivery,
         delivery.event,
         delivery.body,
         delivery.received_at.0,
         disposition,
-        detail
+        detail,
+        fresh,
+        repo,
+        delivery.delivery,
+        repo,
+        fresh
     )
-    .fetch_one(&mut *c)
+    .execute(&mut *c)
     .await
     .map_err(failed)?;
-    for request in fresh {
-        add_request(c, &repo, id, request, delivery.received_at).await?;
-    }
     Ok(if disposition == "duplicate" { Accepted::Duplicate } else { Accepted::New })
 }
 
@@ -151,34 +190,6 @@ async fn came_back(
     Ok(left.is_some())
 }
 
-async fn add_request(
-    c: &mut SqliteConnection,
-    repo: &str,
-    delivery: i64,
-    request: &NewRunRequest,
-    received_at: Timestamp,
-) -> StoreResult<()> {
-    let event = event_word(request.event);
-    let pull_request = request.pull_request.as_ref().map(column::to_json).transpose()?;
-    sqlx::query!(
-        "INSERT INTO run_requests (repo, delivery, event, reference, before_sha, after_sha, pull_request,
-                                   received_at, due_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
-        repo,
-        delivery,
-        event,
-        request.reference,
-        request.before,
-        request.after,
-        pull_request,
-        received_at.0
-    )
-    .execute(&mut *c)
-    .await
-    .map_err(failed)?;
-    see(c, repo, request).await
-}
-
 /// Remembers where a push left its ref.
 async fn see(c: &mut SqliteConnection, repo: &str, request: &NewRunRequest) -> StoreResult<()> {
     if request.event != Event::Push {
@@ -205,14 +216,19 @@ impl Intake for SqliteStore {
 
     async fn due_run_requests(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<RunRequest>> {
         // The oldest open request of a repository holds back its later ones, so that numbers follow
-        // the order of pushes.
+        // the order of pushes. The walk goes from repository to repository in the index of open
+        // requests: a flood of one of them costs no more than its first row.
         let rows = sqlx::query!(
-            "SELECT id, repo, event, reference, before_sha, after_sha, pull_request, received_at, tries
-             FROM run_requests AS r
-             WHERE closed_at IS NULL AND due_at <= ? AND NOT EXISTS
-               (SELECT 1 FROM run_requests AS e
-                WHERE e.repo = r.repo AND e.closed_at IS NULL AND e.id < r.id)
-             ORDER BY id LIMIT ?",
+            r#"WITH RECURSIVE busy (repo) AS (
+                 SELECT min(repo) FROM run_requests WHERE closed_at IS NULL
+                 UNION ALL
+                 SELECT (SELECT min(repo) FROM run_requests WHERE closed_at IS NULL AND repo > busy.repo)
+                 FROM busy WHERE busy.repo IS NOT NULL)
+               SELECT r.id, r.repo, r.event, r.reference, r.before_sha, r.after_sha, r.pull_request,
+                      r.received_at, r.tries
+               FROM busy CROSS JOIN run_requests AS r
+                 ON r.id = (SELECT min(id) FROM run_requests WHERE closed_at IS NULL AND repo = busy.repo)
+               WHERE r.due_at <= ? ORDER BY r.id LIMIT ?"#,
             now.0,
             limit
         )

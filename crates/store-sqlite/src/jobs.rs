@@ -224,6 +224,16 @@ struct AttemptChange {
     conclusion: Option<&'static str>,
     reason_code: Option<String>,
     reason_message: Option<String>,
+    reported: Option<&'static str>,
+    log_bytes: Option<i64>,
+}
+
+/// What a runner said about an attempt that ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said {
+    pub(crate) conclusion: Conclusion,
+    /// Length of the attempt's log.
+    pub(crate) log_bytes: i64,
 }
 
 /// One transaction's changes to nodes.
@@ -232,15 +242,13 @@ pub(crate) struct Change<'c> {
     pub(crate) now: Timestamp,
     /// The claim request that opens attempts.
     pub(crate) request: Option<String>,
-    /// What the runner said about the attempt that ends.
-    pub(crate) reported: Option<Conclusion>,
-    /// Length of the log of the attempt that ends.
-    pub(crate) log_bytes: Option<i64>,
+    /// What runners said about attempts that end.
+    pub(crate) said: BTreeMap<JobId, Said>,
 }
 
 impl<'c> Change<'c> {
     pub(crate) fn new(connection: &'c mut SqliteConnection, now: Timestamp) -> Self {
-        Self { connection, now, request: None, reported: None, log_bytes: None }
+        Self { connection, now, request: None, said: BTreeMap::new() }
     }
 
     /// Moves these nodes, then what needs them, and brings their runs up to date. Answers the
@@ -304,10 +312,13 @@ impl<'c> Change<'c> {
                         conclusion: None,
                         reason_code: None,
                         reason_message: None,
+                        reported: None,
+                        log_bytes: None,
                     }),
                     Effect::AttemptClosed { epoch, conclusion, reason } => {
                         let (reason_code, reason_message) =
                             reason.map(|r| (r.code, r.message)).unzip();
+                        let said = self.said.get(&node.id);
                         closed.push(AttemptChange {
                             job: node.id.to_string(),
                             epoch: epoch.0,
@@ -315,6 +326,8 @@ impl<'c> Change<'c> {
                             conclusion: Some(conclusion.as_str()),
                             reason_code,
                             reason_message,
+                            reported: said.map(|said| said.conclusion.as_str()),
+                            log_bytes: said.map(|said| said.log_bytes),
                         });
                     }
                     Effect::Settled { .. } if node.needed => settled.push(node.id),
@@ -428,17 +441,15 @@ impl<'c> Change<'c> {
             return Ok(());
         }
         let closed = column::to_json(closed)?;
-        let reported = self.reported.map(Conclusion::as_str);
         sqlx::query!(
-            "UPDATE attempts SET finished_at = ?1, reported = ?2,
-                    log_bytes = coalesce(?4, log_bytes), conclusion = c.value ->> 'conclusion',
+            "UPDATE attempts SET finished_at = ?, reported = c.value ->> 'reported',
+                    log_bytes = coalesce(c.value ->> 'log_bytes', log_bytes),
+                    conclusion = c.value ->> 'conclusion',
                     reason_code = c.value ->> 'reason_code', reason_message = c.value ->> 'reason_message'
-             FROM json_each(?3) AS c
+             FROM json_each(?) AS c
              WHERE attempts.job = c.value ->> 'job' AND attempts.epoch = c.value ->> 'epoch'",
             self.now.0,
-            reported,
-            closed,
-            self.log_bytes
+            closed
         )
         .execute(&mut *self.connection)
         .await

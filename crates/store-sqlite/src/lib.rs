@@ -8,6 +8,7 @@
 mod accounts;
 mod artifacts;
 mod audit;
+mod batch;
 mod column;
 mod deployments;
 mod deployments_dora;
@@ -22,6 +23,7 @@ mod repos;
 mod run_view;
 mod runners;
 mod runs;
+mod runs_new;
 mod secrets;
 mod test_reports;
 mod waits;
@@ -33,8 +35,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use batch::Batch;
 use pipeyard_model::{Clock, InstallationId};
 use pipeyard_store::{StoreError, StoreResult};
+use queue::Finish;
 use sqlx::{
     ConnectOptions as _, SqliteConnection, SqlitePool,
     migrate::MigrateError,
@@ -59,6 +63,7 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sq
 pub struct SqliteStore {
     read: SqlitePool,
     writer: Writer,
+    finishes: Batch<Finish, ()>,
     installation: InstallationId,
 }
 
@@ -91,7 +96,7 @@ impl SqliteStore {
             .connect_with(options.pragma("query_only", "ON"))
             .await
             .map_err(|e| cannot_open(path, &e))?;
-        Ok(Self { read, writer, installation })
+        Ok(Self { read, writer, finishes: Batch::new(queue::finish_all), installation })
     }
 
     /// Who this installation is; made when the file was.

@@ -1,11 +1,14 @@
 //! The queue: claims, leases, and the fence before every write of a runner.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pipeyard_api::runner::{AttemptRef, FinishRequest, StepReport};
 use pipeyard_model::{
-    AttemptId, Conclusion, Epoch, RequestId, RunId, RunnerId, Timestamp,
+    AttemptId, Conclusion, Epoch, JobId, RequestId, RunId, RunnerId, Timestamp,
     job::{JobEvent, JobState},
 };
 use pipeyard_store::{
@@ -18,8 +21,9 @@ use crate::{
     SqliteStore,
     column::{self, failed},
     events::{self, NewEvent},
-    jobs::{Change, Node, load_nodes, reason_of},
+    jobs::{Change, Node, Said, load_nodes, reason_of},
     waits,
+    writer::Work,
 };
 
 /// Attempts that one transaction ends.
@@ -49,24 +53,18 @@ async fn claim(
     now: Timestamp,
 ) -> StoreResult<Vec<Claimed>> {
     let (runner_text, request_text) = (runner.to_string(), request.to_string());
-    let repeated = sqlx::query_scalar!(
-        "SELECT job FROM attempts WHERE request = ? AND runner = ? LIMIT 1",
-        request_text,
-        runner_text
+    let standing = sqlx::query!(
+        r#"SELECT (SELECT labels FROM runners WHERE id = ?1 AND removed_at IS NULL) AS "labels: String",
+                  EXISTS (SELECT 1 FROM attempts WHERE request = ?2 AND runner = ?1) AS "repeated!: bool""#,
+        runner_text,
+        request_text
     )
-    .fetch_optional(&mut *c)
+    .fetch_one(&mut *c)
     .await
-    .map_err(failed)?
-    .is_some();
-    if !repeated {
-        let labels = sqlx::query_scalar!(
-            "SELECT labels FROM runners WHERE id = ? AND removed_at IS NULL",
-            runner_text
-        )
-        .fetch_optional(&mut *c)
-        .await
-        .map_err(failed)?
-        .ok_or_else(|| StoreError::not_found(format!("runner {runner}")))?;
+    .map_err(failed)?;
+    if !standing.repeated {
+        let labels =
+            standing.labels.ok_or_else(|| StoreError::not_found(format!("runner {runner}")))?;
         let nodes = load_nodes!(
             c,
             "kind = 'job' AND state = 'ready' AND (labels = '[]' OR NOT EXISTS
@@ -285,37 +283,82 @@ async fn job_changed(c: &mut SqliteConnection, node: &Node, now: Timestamp) -> S
     events::append(c, &[event], now).await
 }
 
-async fn finish(
-    c: &mut SqliteConnection,
+/// A runner's word that an attempt has ended.
+#[derive(Debug)]
+pub(crate) struct Finish {
     runner: RunnerId,
     attempt: AttemptId,
-    finish: FinishRequest,
+    end: FinishRequest,
     now: Timestamp,
-) -> Guarded<()> {
-    let id = attempt.job.to_string();
-    let Some(node) = load_nodes!(c, "id = ?", id).pop() else {
-        return Ok(Err(StoreError::not_found(format!("job {id}"))));
-    };
-    if !is_present(&node, runner, attempt) {
-        if is_repeated(c, runner, attempt, finish.conclusion).await? {
-            return Ok(Ok(()));
+}
+
+impl Finish {
+    fn event(&self) -> JobEvent {
+        // A runner that was restarted says itself that the attempt was lost.
+        let lost = self.end.conclusion == Conclusion::Error
+            && self.end.reason.as_ref().is_some_and(|reason| reason.code == "runner_lost");
+        if lost {
+            JobEvent::RunnerLost
+        } else {
+            let reason = reason_of(self.end.reason.clone());
+            JobEvent::Ended { conclusion: self.end.conclusion, reason }
         }
-        record_refusal(c, runner, attempt, "finish", now).await?;
-        return Ok(Err(stale(attempt)));
     }
-    // A runner that was restarted says itself that the attempt was lost.
-    let lost = finish.conclusion == Conclusion::Error
-        && finish.reason.as_ref().is_some_and(|reason| reason.code == "runner_lost");
-    let event = if lost {
-        JobEvent::RunnerLost
-    } else {
-        JobEvent::Ended { conclusion: finish.conclusion, reason: reason_of(finish.reason) }
-    };
-    let mut change = Change::new(c, now);
-    change.reported = Some(finish.conclusion);
-    change.log_bytes = Some(column::to_i64(finish.log_bytes));
-    change.apply(vec![(node, event)]).await?;
-    Ok(Ok(()))
+}
+
+/// Ends attempts. A refusal is recorded and is its own attempt's alone.
+pub(crate) fn finish_all(
+    c: &mut SqliteConnection,
+    asked: Vec<Finish>,
+) -> Work<'_, Vec<StoreResult<()>>> {
+    Box::pin(async move {
+        let mut answers = Vec::with_capacity(asked.len());
+        let mut left = asked.as_slice();
+        // Two words about one job: the second is judged by what the first has done.
+        while !left.is_empty() {
+            let mut jobs = BTreeSet::new();
+            let many = left.iter().take_while(|f| jobs.insert(f.attempt.job)).count();
+            let (round, rest) = left.split_at(many);
+            answers.extend(finish_round(c, round).await?);
+            left = rest;
+        }
+        Ok(answers)
+    })
+}
+
+/// The same for words about different jobs.
+async fn finish_round(
+    c: &mut SqliteConnection,
+    round: &[Finish],
+) -> StoreResult<Vec<StoreResult<()>>> {
+    let ids = column::to_json(&round.iter().map(|f| f.attempt.job).collect::<Vec<_>>())?;
+    let nodes = load_nodes!(c, "id IN (SELECT value FROM json_each(?))", ids);
+    let mut nodes: BTreeMap<JobId, Node> = nodes.into_iter().map(|n| (n.id, n)).collect();
+    let (mut answers, mut moves, mut said) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for finish in round {
+        let Finish { runner, attempt, end, now } = finish;
+        let answer = match nodes.remove(&attempt.job) {
+            None => Err(StoreError::not_found(format!("job {}", attempt.job))),
+            Some(node) if is_present(&node, *runner, *attempt) => {
+                let log_bytes = column::to_i64(end.log_bytes);
+                said.insert(attempt.job, Said { conclusion: end.conclusion, log_bytes });
+                moves.push((node, finish.event()));
+                Ok(())
+            }
+            Some(_) if is_repeated(c, *runner, *attempt, end.conclusion).await? => Ok(()),
+            Some(_) => {
+                record_refusal(c, *runner, *attempt, "finish", *now).await?;
+                Err(stale(*attempt))
+            }
+        };
+        answers.push(answer);
+    }
+    if let Some(now) = round.iter().map(|f| f.now).max().filter(|_| !moves.is_empty()) {
+        let mut change = Change::new(c, now);
+        change.said = said;
+        change.apply(moves).await?;
+    }
+    Ok(answers)
 }
 
 async fn expire(c: &mut SqliteConnection, now: Timestamp) -> StoreResult<Vec<AttemptId>> {
@@ -485,7 +528,7 @@ impl Queue for SqliteStore {
         end: FinishRequest,
         now: Timestamp,
     ) -> StoreResult<()> {
-        self.write(move |c| Box::pin(finish(c, runner, attempt, end, now))).await?
+        self.finishes.ask(&self.writer, Finish { runner, attempt, end, now }).await
     }
 
     async fn expire_leases(&self, now: Timestamp) -> StoreResult<Vec<AttemptId>> {

@@ -1,4 +1,4 @@
-//! Runs: creating them, and what people and the deploy driver do to them.
+//! Runs: what people and the deploy driver do to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,215 +7,21 @@ use pipeyard_api::views::{JobView, RunDetail, RunView};
 use pipeyard_model::{
     Conclusion, JobId, NodeName, RunId, Timestamp, UserId,
     job::{JobEvent, JobState, Kind, Reason},
-    plan::{NodeKind, Plan},
 };
 use pipeyard_store::{
     StoreError, StoreResult,
-    runs::{NewRun, ReadyDeploy, RunContent, RunFilter, Runs},
+    runs::{NewRun, ReadyDeploy, RunFilter, Runs},
 };
-use serde::Serialize;
 use sqlx::SqliteConnection;
 
 use crate::{
     SqliteStore, audit,
     column::{self, failed},
     events::{self, NewEvent},
-    intake::event_word,
     jobs::{Change, Node, load_nodes},
     outbox, run_view,
+    runs_new::create_all,
 };
-
-/// A node as it is inserted.
-#[derive(Serialize)]
-struct NewNode {
-    id: String,
-    name: String,
-    kind: &'static str,
-    spec: String,
-    labels: String,
-    retry: u32,
-    once: bool,
-    state: &'static str,
-    reason_code: Option<&'static str>,
-    reason_message: Option<&'static str>,
-}
-
-/// An edge of the graph: what is needed, by whom.
-type Need = (String, String);
-
-fn new_nodes(plan: &Plan, held: bool) -> StoreResult<(Vec<NewNode>, Vec<Need>)> {
-    let ids: BTreeMap<&str, String> =
-        plan.nodes.iter().map(|node| (node.name.as_str(), JobId::new().to_string())).collect();
-    let mut needs = Vec::new();
-    let mut nodes = Vec::with_capacity(plan.nodes.len());
-    for node in &plan.nodes {
-        let id = ids[node.name.as_str()].clone();
-        for need in &node.needs {
-            let need = ids.get(need.as_str()).ok_or_else(|| {
-                StoreError::conflict(
-                    "unknown_need",
-                    format!("{} needs {need}, which the plan lacks", node.name),
-                )
-            })?;
-            needs.push((need.clone(), id.clone()));
-        }
-        let ready = !held && node.needs.is_empty();
-        let (kind, spec, labels, retry, once, wait) = match &node.kind {
-            NodeKind::Job(spec) => (
-                "job",
-                column::to_json(spec)?,
-                column::to_json(&spec.labels)?,
-                spec.retry,
-                spec.once,
-                ("waiting_for_runner", "waits for a free runner"),
-            ),
-            NodeKind::Deploy(spec) => (
-                "deploy",
-                column::to_json(spec)?,
-                "[]".to_owned(),
-                0,
-                false,
-                ("waiting_for_deployment", "waits for its deployment to be started"),
-            ),
-        };
-        nodes.push(NewNode {
-            id,
-            name: node.name.to_string(),
-            kind,
-            spec,
-            labels,
-            retry,
-            once,
-            state: if held {
-                "held"
-            } else if ready {
-                "ready"
-            } else {
-                "waiting"
-            },
-            reason_code: ready.then_some(wait.0),
-            reason_message: ready.then_some(wait.1),
-        });
-    }
-    Ok((nodes, needs))
-}
-
-async fn create(c: &mut SqliteConnection, run: NewRun, now: Timestamp) -> StoreResult<RunId> {
-    let repo = run.repo.to_string();
-    let event = event_word(run.event);
-    let branch = run.reference.strip_prefix("refs/heads/").unwrap_or(&run.reference);
-    let pull_request = run.pull_request.map(column::to_i64);
-    let (diagnostics, held, failure, plan) = match &run.content {
-        RunContent::Plan { plan, diagnostics, held } => (diagnostics, *held, None, Some(plan)),
-        RunContent::DoesNotCompile { code, message, diagnostics } => {
-            (diagnostics, false, Some((code, message)), None)
-        }
-    };
-    let empty = plan.is_some_and(|plan| plan.nodes.is_empty());
-    let diagnostics = column::to_json(diagnostics)?;
-    let (status, conclusion) = match (failure.is_some(), empty) {
-        (true, _) => ("finished", Some("error")),
-        (false, true) => ("finished", Some("skipped")),
-        (false, false) => ("queued", None),
-    };
-    let finished_at = conclusion.map(|_| now.0);
-    let (code, message) = failure.unzip();
-    let new = sqlx::query!(
-        r#"INSERT INTO runs (repo, request, pipeline, event, reference, branch, pull_request, commit_sha,
-                             before_sha, title, author, fork, held, status, conclusion, reason_code,
-                             reason_message, diagnostics, created_at, finished_at)
-           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
-           RETURNING id AS "id!: i64",
-             EXISTS (SELECT 1 FROM forge_tokens AS f WHERE f.repo = runs.repo) AS "forge_listens!: bool""#,
-        repo,
-        run.request,
-        run.pipeline,
-        event,
-        run.reference,
-        branch,
-        pull_request,
-        run.commit,
-        run.before,
-        run.title,
-        run.author,
-        held,
-        status,
-        conclusion,
-        code,
-        message,
-        diagnostics,
-        run.received_at.0,
-        finished_at
-    )
-    .fetch_one(&mut *c)
-    .await
-    .map_err(failed)?;
-    let id = new.id;
-    if let Some(plan) = plan {
-        let (nodes, needs) = new_nodes(plan, held)?;
-        let nodes = column::to_json(&nodes)?;
-        sqlx::query!(
-            "INSERT INTO jobs (id, run, position, name, kind, spec, labels, retry, once, state, epoch, failures,
-                               losses, reason_code, reason_message)
-             SELECT n.value ->> 'id', ?, n.key, n.value ->> 'name', n.value ->> 'kind', n.value ->> 'spec',
-                    n.value ->> 'labels', n.value ->> 'retry', n.value ->> 'once', n.value ->> 'state', 0, 0, 0,
-                    n.value ->> 'reason_code', n.value ->> 'reason_message'
-             FROM json_each(?) AS n",
-            id,
-            nodes
-        )
-        .execute(&mut *c)
-        .await
-        .map_err(failed)?;
-        if !needs.is_empty() {
-            let needs = column::to_json(&needs)?;
-            sqlx::query!(
-                "INSERT OR IGNORE INTO needs (need, job)
-                 SELECT n.value ->> 0, n.value ->> 1 FROM json_each(?) AS n",
-                needs
-            )
-            .execute(&mut *c)
-            .await
-            .map_err(failed)?;
-        }
-    }
-    events::append(
-        c,
-        &[NewEvent { kind: "run.created", run: Some(id), ..NewEvent::default() }],
-        now,
-    )
-    .await?;
-    if new.forge_listens || failure.is_some() {
-        outbox::run_changed(c, RunId(id), now).await?;
-    }
-    Ok(RunId(id))
-}
-
-async fn create_all(
-    c: &mut SqliteConnection,
-    runs: Vec<NewRun>,
-    now: Timestamp,
-) -> StoreResult<Vec<RunId>> {
-    let requests: BTreeSet<i64> = runs.iter().filter_map(|run| run.request).collect();
-    for request in requests {
-        let closed = sqlx::query!(
-            "UPDATE run_requests SET closed_at = ?, outcome = 'run' WHERE id = ? AND closed_at IS NULL",
-            now.0,
-            request
-        )
-        .execute(&mut *c)
-        .await
-        .map_err(failed)?;
-        if closed.rows_affected() == 0 {
-            return Ok(vec![]);
-        }
-    }
-    let mut ids = Vec::with_capacity(runs.len());
-    for run in runs {
-        ids.push(create(c, run, now).await?);
-    }
-    Ok(ids)
-}
 
 /// The run's status word and whether it is held; not found if it isn't there.
 async fn standing(c: &mut SqliteConnection, id: RunId) -> StoreResult<(String, bool)> {

@@ -171,32 +171,7 @@ async fn commit_group(
     committed: &watch::Sender<u64>,
 ) -> bool {
     let mut ends: Vec<(bool, Tell)> = Vec::with_capacity(group.len());
-    let outcome = async {
-        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-        for job in group.drain(..) {
-            // A nested `begin` is a SAVEPOINT.
-            let mut savepoint = tx.begin().await?;
-            // A panic inside a use case is its own failure: its writes go, its caller sees a
-            // dropped channel, the others go on.
-            let end = AssertUnwindSafe(async { job(&mut savepoint).await }).catch_unwind().await;
-            match end {
-                Ok((true, tell)) => {
-                    ends.push((true, tell));
-                    savepoint.commit().await?;
-                }
-                Ok((false, tell)) => {
-                    ends.push((false, tell));
-                    savepoint.rollback().await?;
-                }
-                Err(_) => {
-                    tracing::error!("a use case panicked; its writes were rolled back");
-                    savepoint.rollback().await?;
-                }
-            }
-        }
-        tx.commit().await
-    }
-    .await;
+    let outcome = run_group(connection, group, &mut ends).await;
     let problem = outcome.as_ref().err().map(|error: &sqlx::Error| error.to_string());
     if let Some(problem) = &problem {
         tracing::error!(error = %problem, members = ends.len(), "a group of writes was not committed");
@@ -212,6 +187,39 @@ async fn commit_group(
         tell(problem.clone().map_or(Ok(()), Err));
     }
     problem.is_none()
+}
+
+/// The group's transaction. Every word to the database is a trip to its connection's thread and back,
+/// which costs more than most statements: so the end of one member's SAVEPOINT and the beginning of
+/// the next one's are one word, and so are the ends and beginnings of the transaction.
+async fn run_group(
+    connection: &mut SqliteConnection,
+    group: &mut VecDeque<Job>,
+    ends: &mut Vec<(bool, Tell)>,
+) -> Result<(), sqlx::Error> {
+    say(connection, "BEGIN IMMEDIATE; SAVEPOINT member").await?;
+    while let Some(job) = group.pop_front() {
+        // A panic inside a use case is its own failure: its writes go, its caller sees a dropped
+        // channel, the others go on.
+        let end = AssertUnwindSafe(job(connection)).catch_unwind().await;
+        let kept = matches!(end, Ok((true, _)));
+        match end {
+            Ok(end) => ends.push(end),
+            Err(_) => tracing::error!("a use case panicked; its writes were rolled back"),
+        }
+        let words = match (kept, group.is_empty()) {
+            (true, false) => "RELEASE member; SAVEPOINT member",
+            (true, true) => "RELEASE member; COMMIT",
+            (false, false) => "ROLLBACK TO member",
+            (false, true) => "ROLLBACK TO member; RELEASE member; COMMIT",
+        };
+        say(connection, words).await?;
+    }
+    Ok(())
+}
+
+async fn say(connection: &mut SqliteConnection, words: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query(words).execute(connection).await.map(drop)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 pub type StoreResult<T> = Result<T, StoreError>;
 
 /// Why a verb had no effect.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// What it names isn't there.
     #[error("there is no {what}")]
