@@ -5,6 +5,7 @@ mod bad_input_files;
 mod bad_input_hooks;
 mod bad_input_steps;
 mod deploys;
+mod deploys_sick;
 mod docs;
 mod pushes;
 mod tests_of_jobs;

@@ -7,11 +7,13 @@
 pub mod installation;
 pub mod repo;
 pub mod site;
+pub mod users;
 pub mod wait;
 
 pub use installation::{Installation, Options};
 pub use repo::TestRepo;
 pub use site::Site;
+pub use users::Users;
 pub use wait::until;
 
 /// Whether a test that needs Docker can run. Without Docker it says its name and skips; on CI it

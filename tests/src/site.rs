@@ -27,6 +27,7 @@ pub struct Site {
     /// Where the fleet listens.
     pub fleet: SocketAddr,
     up: Child,
+    hosts: Vec<Child>,
 }
 
 impl Site {
@@ -49,7 +50,7 @@ impl Site {
             .stderr(log)
             .spawn()
             .expect("start up");
-        let it = Self { dir, listen, fleet, up };
+        let it = Self { dir, listen, fleet, up, hosts: Vec::new() };
         until("everything is ready", Duration::from_secs(60), async || {
             let fleet = it.data("fleet/credentials.json").is_file();
             let ready = reqwest::get(format!("http://{listen}/readyz")).await;
@@ -66,14 +67,49 @@ impl Site {
         self.dir.path().join("data").join(name)
     }
 
+    /// Starts the agent of a host with the tag `role=worker`; answers where its program listens.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn host(&mut self) -> SocketAddr {
+        // Where "throw this away" looks for hosts and for what was deployed to them.
+        let name = format!("host{}", self.hosts.len() + 1);
+        let root = self.data("hosts").join(&name);
+        fs::create_dir_all(&root).expect("the host's folder");
+        let address = free_address();
+        let log = fs::File::create(root.join("agent.log")).expect("a log");
+        let agent = Command::new(pipectl())
+            .args(["agent", "--name", &name, "--endpoint", &format!("http://{}", self.fleet)])
+            .args(["--address", &address.to_string(), "--tag", "role=worker", "--root"])
+            .arg(&root)
+            .arg("--token-file")
+            .arg(self.data("fleet/credentials.json"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("start the agent");
+        fs::write(self.data(&format!("{name}.pid")), agent.id().to_string()).expect("its id");
+        self.hosts.push(agent);
+        address
+    }
+
     /// Kills a part with SIGKILL, by its own process id.
     ///
     /// # Panics
     /// When it isn't running.
     pub fn kill(&self, part: &str) {
+        assert!(self.try_kill(part), "{part} wasn't running");
+    }
+
+    /// The same; false when it wasn't running.
+    ///
+    /// # Panics
+    /// When it never ran.
+    #[must_use]
+    pub fn try_kill(&self, part: &str) -> bool {
         let pid = fs::read_to_string(self.data(&format!("{part}.pid"))).expect("a process id");
-        let status = Command::new("kill").args(["-9", pid.trim()]).status().expect("kill");
-        assert!(status.success(), "{part} wasn't running");
+        Command::new("kill").args(["-9", pid.trim()]).status().expect("kill").success()
     }
 
     /// Runs `pipectl` with this site's profile.
@@ -153,6 +189,10 @@ impl Drop for Site {
         }
         let _ = Command::new("kill").arg(self.up.id().to_string()).status();
         let _ = self.up.wait();
+        for mut host in self.hosts.drain(..) {
+            let _ = Command::new("kill").arg(host.id().to_string()).status();
+            let _ = host.wait();
+        }
         // The program's own words for "throw this away": containers and networks too.
         let _ = Command::new(pipectl())
             .args(["demo", "--down", "--data"])

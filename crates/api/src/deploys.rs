@@ -136,6 +136,9 @@ pub struct ContainerSpec {
     /// How many containers, 1 to 100.
     #[serde(default = "one")]
     pub replicas: u32,
+    /// How long a new set may take until every container answers its health check, 5 to 3,600.
+    #[serde(default = "minute")]
+    pub healthy_within_seconds: u32,
     /// Environment of the program; no secrets.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -152,6 +155,9 @@ pub struct HostsSpec {
     /// A path that answers 2xx when the program can take requests.
     #[serde(default = "slash")]
     pub health_path: String,
+    /// How long a host may take until its program answers its health check, 5 to 3,600.
+    #[serde(default = "minute")]
+    pub healthy_within_seconds: u32,
 }
 
 fn slash() -> String {
@@ -160,6 +166,10 @@ fn slash() -> String {
 
 fn one() -> u32 {
     1
+}
+
+fn minute() -> u32 {
+    60
 }
 
 /// What an apply changed, or would change.

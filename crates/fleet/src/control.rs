@@ -106,8 +106,8 @@ fn check(definition: &ServiceDefinition, platform: Platform) -> Result<(), Refus
             if container.image.is_empty() || container.port == 0 {
                 return Err(Refused::invalid("a container service needs an image and a port"));
             }
-            if !(1..=50).contains(&container.replicas) {
-                return Err(Refused::invalid("replicas must be 1 to 50"));
+            if !(1..=100).contains(&container.replicas) {
+                return Err(Refused::invalid("replicas must be 1 to 100"));
             }
             if container.env.keys().any(|key| key.is_empty() || key.contains(['=', '\0'])) {
                 return Err(Refused::invalid("a variable's name can't be empty or hold '='"));

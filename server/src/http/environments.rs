@@ -139,7 +139,19 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
         }
     };
     match (&service.container, &service.hosts) {
-        (Some(ContainerSpec { image, port, health_path, replicas, .. }), None) => {
+    let within = |seconds: u32| {
+        if (5..=3_600).contains(&seconds) {
+            Ok(())
+        } else {
+            Err(format!("{at}: healthy_within_seconds: {seconds}; it can be 5 to 3600"))
+        }
+    };
+        (
+            Some(ContainerSpec {
+                image, port, health_path, replicas, healthy_within_seconds, ..
+            }),
+            None,
+        ) => {
             if image.trim().is_empty() {
                 return Err(format!("{at}.container.image: is empty"));
             }
@@ -150,8 +162,9 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
                 return Err(format!("{at}.container.replicas: {replicas}; it can be 1 to 100"));
             }
             path(health_path)
+            within(*healthy_within_seconds)?;
         }
-        (None, Some(HostsSpec { tags, count, health_path })) => {
+        (None, Some(HostsSpec { tags, count, health_path, healthy_within_seconds })) => {
             if tags.is_empty() {
                 return Err(format!(
                     "{at}.hosts.tags: name at least one, so that no host is taken by accident"
@@ -167,6 +180,7 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
     }
 }
 
+            within(*healthy_within_seconds)?;
 /// Goes back to an earlier release: past the queue, without judging, as a deployment of its own.
 #[utoipa::path(post, path = "/api/environments/{env}/{service}/rollback", tag = "environments",
     params(("env" = EnvironmentName, Path,), ("service" = ServiceName, Path,)),
@@ -307,3 +321,7 @@ mod tests {
         }
     }
 }
+            (
+                r#"{"listen": 1, "container": {"image": "x", "port": 80, "healthy_within_seconds": 0}}"#,
+                "healthy_within_seconds: 0",
+            ),

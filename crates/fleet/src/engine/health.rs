@@ -10,10 +10,12 @@ pub(super) async fn probe(
     address: SocketAddr,
     path: &str,
 ) -> Option<String> {
-    match http.get(format!("http://{address}{path}")).timeout(TIMEOUT).send().await {
+    let url = format!("http://{address}{path}");
+    match http.get(&url).timeout(TIMEOUT).send().await {
         Ok(response) if response.status().is_success() => None,
-        Ok(response) => Some(format!("{path} answered {}", response.status())),
-        Err(error) if error.is_timeout() => Some(format!("{path} didn't answer within 2 s")),
-        Err(error) => Some(crate::chain(&error)),
+        Ok(response) => Some(format!("{url} answered {}", response.status())),
+        Err(error) if error.is_timeout() => Some(format!("{url} didn't answer within 2 s")),
+        // The client names the address itself, some causes further down.
+        Err(error) => Some(format!("{url} gave no answer: {}", crate::chain(&error.without_url()))),
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn target(
                 health_path: spec.health_path.clone(),
                 replicas: spec.replicas,
                 env: spec.env.clone(),
-                healthy_within: 60,
+                healthy_within: spec.healthy_within_seconds,
                 drain_within: 30,
             });
             let definition = ServiceDefinition { listen: *listen, platform };
@@ -128,7 +128,7 @@ pub(super) fn target(
             let style = Style::InPlace { minimum_healthy: spec.count.saturating_sub(batch) };
             let platform = ServicePlatform::Hosts(HostService {
                 health_path: spec.health_path.clone(),
-                healthy_within: 30,
+                healthy_within: spec.healthy_within_seconds,
                 drain_within: 30,
             });
             let definition = ServiceDefinition { listen: *listen, platform };
@@ -154,7 +154,12 @@ mod tests {
             spec: ServiceSpec {
                 listen: 1,
                 container: None,
-                hosts: Some(HostsSpec { tags: Default::default(), count, health_path: "/".into() }),
+                hosts: Some(HostsSpec {
+                    tags: Default::default(),
+                    count,
+                    health_path: "/".into(),
+                    healthy_within_seconds: 60,
+                }),
                 queue: QueuePolicy::NewestWins,
             },
         }
