@@ -7,7 +7,7 @@
 //! Absent: an upload to S3, and making applications and groups on AWS (a group there needs roles
 //! and load balancers that are yours to choose).
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_codedeploy::{
@@ -19,8 +19,8 @@ use aws_sdk_codedeploy::{
         AutoRollbackConfiguration, AutoRollbackEvent, BlueGreenDeploymentConfiguration, BundleType,
         ComputePlatform, DeploymentOption, DeploymentReadyAction, DeploymentReadyOption,
         DeploymentStatus, DeploymentStyle, DeploymentType, DeploymentWaitType, MinimumHealthyHosts,
-        MinimumHealthyHostsType, RevisionLocation, RevisionLocationType, S3Location, TagFilter,
-        TagFilterType, TimeRange,
+        MinimumHealthyHostsType, OnPremisesTagSet, RevisionLocation, RevisionLocationType,
+        S3Location, TagFilter, TagFilterType, TimeRange,
     },
 };
 use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
@@ -173,18 +173,7 @@ impl CodeDeploy {
         let blue_green = ready.map(|ready| {
             BlueGreenDeploymentConfiguration::builder().deployment_ready_option(ready).build()
         });
-        let tags: Vec<TagFilter> = group
-            .tags
-            .iter()
-            .map(|(key, value)| {
-                TagFilter::builder()
-                    .key(key)
-                    .value(value)
-                    .r#type(TagFilterType::KeyAndValue)
-                    .build()
-            })
-            .collect();
-        let tags = (!tags.is_empty()).then_some(tags);
+        let tags = tag_set(&group.tags);
         let made = self
             .client
             .create_deployment_group()
@@ -194,7 +183,7 @@ impl CodeDeploy {
             .service_role_arn(ROLE)
             .deployment_style(shape.clone())
             .set_blue_green_deployment_configuration(blue_green.clone())
-            .set_on_premises_instance_tag_filters(tags.clone())
+            .set_on_premises_tag_set(tags.clone())
             .send()
             .await;
         let Err(error) = made else { return Ok(()) };
@@ -207,7 +196,7 @@ impl CodeDeploy {
             .deployment_config_name(config)
             .deployment_style(shape)
             .set_blue_green_deployment_configuration(blue_green)
-            .set_on_premises_instance_tag_filters(tags)
+            .set_on_premises_tag_set(tags)
             .send()
             .await;
         updated.map(|_| ()).map_err(|e| problem(&e))
@@ -223,6 +212,18 @@ fn config_name(style: Style) -> String {
 }
 
 fn http() -> aws_sdk_codedeploy::config::SharedHttpClient {
+/// Each tag is a group of its own, because one match in a group is enough and all groups must
+/// match.
+fn tag_set(tags: &BTreeMap<String, String>) -> Option<OnPremisesTagSet> {
+    let groups = tags.iter().map(|(key, value)| {
+        let kind = TagFilterType::KeyAndValue;
+        vec![TagFilter::builder().key(key).value(value).r#type(kind).build()]
+    });
+    let groups: Vec<_> = groups.collect();
+    let set = OnPremisesTagSet::builder().set_on_premises_tag_set_list(Some(groups));
+    (!tags.is_empty()).then(|| set.build())
+}
+
     aws_smithy_http_client::Builder::new().tls_provider(Tls::Rustls(CryptoMode::Ring)).build_https()
 }
 

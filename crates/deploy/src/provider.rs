@@ -37,6 +37,9 @@ impl fmt::Display for GroupName {
     }
 }
 
+/// Tags that CodeDeploy can ask for together.
+pub const TAGS: usize = 3;
+
 /// What must be there before a deployment can start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -44,7 +47,7 @@ pub struct Group {
     pub name: GroupName,
     /// What runs there.
     pub definition: ServiceDefinition,
-    /// Tags that a host must all have; empty for containers.
+    /// Tags that a host must all have; empty for containers. CodeDeploy takes at most [`TAGS`].
     pub tags: BTreeMap<String, String>,
 }
 

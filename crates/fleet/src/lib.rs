@@ -34,8 +34,9 @@
 //! option, traffic shifts by itself, by the deployment configuration: at once, in two steps
 //! (canary) or linearly. The first deployment of a group has no old set and never waits.
 //!
-//! **Rolling** (`Server`): hosts are chosen by the group's `onPremisesInstanceTagFilters`. The
-//! deployment configuration's minimum of healthy hosts sizes the batches.
+//! **Rolling** (`Server`): hosts are chosen by the group's `onPremisesTagSet`, where each group of
+//! tags must match and one tag of a group is enough, or by `onPremisesInstanceTagFilters`, which is
+//! one such group. The deployment configuration's minimum of healthy hosts sizes the batches.
 //!
 //! # Absent
 //!

@@ -170,6 +170,34 @@ def groups(cd):
           applicationName="shop", deploymentGroupName="nothing")
 
 
+def filters(cd):
+    """Flat filters or a set of groups, never both; the one takes the place of the other."""
+    group = {"applicationName": "hosts", "deploymentGroupName": "production"}
+    role = {"Key": "role", "Value": "worker", "Type": "KEY_AND_VALUE"}
+    zones = [{"Key": "zone", "Value": zone, "Type": "KEY_AND_VALUE"} for zone in "ab"]
+    cd.create_application(applicationName="hosts", computePlatform="Server")
+    new = {**group, "serviceRoleArn": GROUP["serviceRoleArn"]}
+    fails("InvalidOnPremisesTagCombinationException", cd.create_deployment_group, **new,
+          onPremisesInstanceTagFilters=[role], onPremisesTagSet={"onPremisesTagSetList": [zones]})
+    fails("TagSetListLimitExceededException", cd.create_deployment_group, **new,
+          onPremisesTagSet={"onPremisesTagSetList": [[role]] * 4})
+    fails("InvalidTagException", cd.create_deployment_group, **new,
+          onPremisesInstanceTagFilters=[{"Key": "role", "Type": "KEY_AND_VALUE"}])
+    fails("DeploymentGroupDoesNotExistException", cd.get_deployment_group, **group)
+
+    cd.create_deployment_group(**new, onPremisesInstanceTagFilters=[role, *zones])
+    info = cd.get_deployment_group(**group)["deploymentGroupInfo"]
+    assert info["onPremisesInstanceTagFilters"] == [role, *zones] and "onPremisesTagSet" not in info, info
+    current = {"applicationName": "hosts", "currentDeploymentGroupName": "production"}
+    both = {"onPremisesTagSetList": [[role], zones]}
+    fails("InvalidOnPremisesTagCombinationException", cd.update_deployment_group, **current,
+          onPremisesInstanceTagFilters=[role], onPremisesTagSet=both)
+    cd.update_deployment_group(**current, onPremisesTagSet=both)
+    info = cd.get_deployment_group(**group)["deploymentGroupInfo"]
+    assert info["onPremisesTagSet"] == both and "onPremisesInstanceTagFilters" not in info, info
+    cd.delete_application(applicationName="hosts")
+
+
 def deployments(cd):
     revision = {"revisionType": "S3", "s3Location": {"bucket": "b", "key": "k", "bundleType": "tgz"}}
     group = {"applicationName": "shop", "deploymentGroupName": "production"}
@@ -211,7 +239,7 @@ def instances(cd):
 
 def main():
     cd = client()
-    for part in (signatures, applications, configs, groups, deployments, instances):
+    for part in (signatures, applications, configs, groups, filters, deployments, instances):
         part(cd)
         print("ok", part.__name__)
     cd.delete_deployment_group(applicationName="shop", deploymentGroupName="production")

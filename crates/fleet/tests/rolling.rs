@@ -65,8 +65,11 @@ impl Hosts {
             "deploymentGroupName": "production",
             "serviceRoleArn": "arn:aws:iam::000000000000:role/pipeyard",
             "deploymentConfigName": "CodeDeployDefault.OneAtATime",
-            "onPremisesInstanceTagFilters":
+            "onPremisesTagSet": {"onPremisesTagSetList": [
                 [{"Key": "group", "Value": "worker", "Type": "KEY_AND_VALUE"}],
+                [{"Key": "zone", "Value": "a", "Type": "KEY_AND_VALUE"},
+                 {"Key": "zone", "Value": "b", "Type": "KEY_AND_VALUE"}],
+            ]},
         });
         if rollback {
             group["autoRollbackConfiguration"] =
@@ -79,7 +82,8 @@ impl Hosts {
         world.put_service(NAME, &ServiceDefinition { listen: port, platform }).await;
         let token_file = world.fleet.data_dir.join("credentials.json");
         let mut hosts = Vec::new();
-        for name in ["a", "b", "c"] {
+        for (name, zone) in [("a", "a"), ("b", "b"), ("c", "a")] {
+            let tags = [("group", "worker"), ("zone", zone)];
             let address = SocketAddr::from(([127, 0, 0, 1], free_port().await));
             let config = AgentConfig {
                 name: format!("host-{name}"),
@@ -87,16 +91,22 @@ impl Hosts {
                 token_file: token_file.clone(),
                 root: world.folder.path().join(name),
                 address,
-                tags: [("group".to_owned(), "worker".to_owned())].into(),
+                tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             };
             let mut host = Host { config, process: None };
             host.start();
             hosts.push(host);
         }
+        // It has one of the two tags, so that it must be left alone; no agent answers for it.
+        let other = json!({"instanceName": "other", "iamUserArn": "arn:aws:iam::0:user/other"});
+        world.aws("RegisterOnPremisesInstance", other).await;
+        let tags = json!([{"Key": "group", "Value": "worker"}, {"Key": "zone", "Value": "c"}]);
+        let tag = json!({"tags": tags, "instanceNames": ["other"]});
+        world.aws("AddTagsToOnPremisesInstances", tag).await;
         let hosts = Self { world, port, hosts };
-        until("three hosts are there", Duration::from_secs(20), async || {
+        until("the hosts are there", Duration::from_secs(20), async || {
             let found = hosts.world.aws("ListOnPremisesInstances", json!({})).await;
-            (found["instanceNames"].as_array().unwrap().len() == 3).then_some(())
+            (found["instanceNames"].as_array().unwrap().len() == 4).then_some(())
         })
         .await;
         hosts

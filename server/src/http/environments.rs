@@ -11,6 +11,7 @@ use pipeyard_api::{
         RollBack, ServiceSpec, ServiceView, Serving,
     },
 };
+use pipeyard_deploy::provider::TAGS;
 use pipeyard_model::{
     DeploymentId, EnvironmentName, ServiceName,
     deployment::{Deployment, Outcome, Purpose, State as Stands},
@@ -138,7 +139,6 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
             Err(format!("{at}: health_path {path:?} must begin with '/' and hold no blanks"))
         }
     };
-    match (&service.container, &service.hosts) {
     let within = |seconds: u32| {
         if (5..=3_600).contains(&seconds) {
             Ok(())
@@ -146,6 +146,7 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
             Err(format!("{at}: healthy_within_seconds: {seconds}; it can be 5 to 3600"))
         }
     };
+    match (&service.container, &service.hosts) {
         (
             Some(ContainerSpec {
                 image, port, health_path, replicas, healthy_within_seconds, ..
@@ -161,8 +162,8 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
             if !(1..=100).contains(replicas) {
                 return Err(format!("{at}.container.replicas: {replicas}; it can be 1 to 100"));
             }
-            path(health_path)
             within(*healthy_within_seconds)?;
+            path(health_path)
         }
         (None, Some(HostsSpec { tags, count, health_path, healthy_within_seconds })) => {
             if tags.is_empty() {
@@ -170,9 +171,16 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
                     "{at}.hosts.tags: name at least one, so that no host is taken by accident"
                 ));
             }
+            if tags.len() > TAGS {
+                return Err(format!(
+                    "{at}.hosts.tags: {} tags; CodeDeploy takes at most {TAGS} that must all match",
+                    tags.len()
+                ));
+            }
             if !(1..=1_000).contains(count) {
                 return Err(format!("{at}.hosts.count: {count}; it can be 1 to 1000"));
             }
+            within(*healthy_within_seconds)?;
             path(health_path)
         }
         (Some(_), Some(_)) => Err(format!("{at}: has both `container` and `hosts`; keep one")),
@@ -180,7 +188,6 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
     }
 }
 
-            within(*healthy_within_seconds)?;
 /// Goes back to an earlier release: past the queue, without judging, as a deployment of its own.
 #[utoipa::path(post, path = "/api/environments/{env}/{service}/rollback", tag = "environments",
     params(("env" = EnvironmentName, Path,), ("service" = ServiceName, Path,)),
@@ -311,8 +318,16 @@ mod tests {
             ),
             (r#"{"listen": 1, "hosts": {"tags": {}, "count": 3}}"#, "web.hosts.tags"),
             (
+                r#"{"listen": 1, "hosts": {"tags": {"a": "", "b": "", "c": "", "d": ""}, "count": 3}}"#,
+                "web.hosts.tags: 4 tags",
+            ),
+            (
                 r#"{"listen": 1, "container": {"image": "x", "port": 80, "health_path": "up"}}"#,
                 "health_path",
+            ),
+            (
+                r#"{"listen": 1, "container": {"image": "x", "port": 80, "healthy_within_seconds": 0}}"#,
+                "healthy_within_seconds: 0",
             ),
             (r#"{"listen": 1, "containers": {}}"#, "unknown field"),
         ] {
@@ -321,7 +336,3 @@ mod tests {
         }
     }
 }
-            (
-                r#"{"listen": 1, "container": {"image": "x", "port": 80, "healthy_within_seconds": 0}}"#,
-                "healthy_within_seconds: 0",
-            ),

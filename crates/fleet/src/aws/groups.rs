@@ -4,13 +4,13 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, AwsError, applications, configs,
+    Answer, AwsError, applications, configs, filters,
     input::{PAGE, application_name, epoch, group_name, member, next_token, page, required, tags},
     tags::group_arn,
 };
 use crate::{
     db::Group,
-    deployment::{Deployment, Settings, TagFilter},
+    deployment::{Deployment, Settings},
     fleet::Fleet,
 };
 
@@ -21,7 +21,7 @@ const DEFAULT_ECS_CONFIG: &str = "CodeDeployDefault.ECSAllAtOnce";
 const KEPT: [&str; 14] = [
     "deploymentConfigName",
     "ec2TagFilters",
-    "onPremisesInstanceTagFilters",
+    filters::FLAT,
     "serviceRoleArn",
     "alarmConfiguration",
     "autoRollbackConfiguration",
@@ -31,7 +31,7 @@ const KEPT: [&str; 14] = [
     "loadBalancerInfo",
     "ec2TagSet",
     "ecsServices",
-    "onPremisesTagSet",
+    filters::SET,
     "terminationHookEnabled",
 ];
 
@@ -65,7 +65,7 @@ fn refuse_impossible(input: &Value) -> Result<(), AwsError> {
     if filled("ec2TagFilters")
         || input["ec2TagSet"]["ec2TagSetList"].as_array().is_some_and(|l| !l.is_empty())
     {
-        let text = "this fleet has no EC2 instances: use onPremisesInstanceTagFilters";
+        let text = "this fleet has no EC2 instances: use onPremisesTagSet";
         return refuse("InvalidEC2TagException", text);
     }
     Ok(())
@@ -78,7 +78,7 @@ async fn check(fleet: &Fleet, input: &Value, config: &str) -> Result<(), AwsErro
     }
     ready_minutes(input)?;
     termination_minutes(input)?;
-    tag_groups(input)?;
+    filters::groups(input)?;
     rollback_events(input)?;
     Ok(())
 }
@@ -131,6 +131,15 @@ pub(super) async fn update(fleet: &Fleet, input: &Value) -> Answer {
     for member in KEPT {
         if let Some(value) = input.get(member).filter(|value| !value.is_null()) {
             group.doc[member] = value.clone();
+            // One way to choose hosts takes the place of the other.
+            let other = match member {
+                filters::FLAT => filters::SET,
+                filters::SET => filters::FLAT,
+                _ => continue,
+            };
+            if let Some(doc) = group.doc.as_object_mut() {
+                doc.remove(other);
+            }
         }
     }
     fleet.db.update_group(&group).await?;
@@ -223,23 +232,6 @@ fn termination_minutes(doc: &Value) -> Result<u32, AwsError> {
     minutes.ok_or_else(|| invalid_blue_green("terminationWaitTimeInMinutes is at most 2880"))
 }
 
-/// Groups of filters: one filter of each group must match.
-fn tag_groups(doc: &Value) -> Result<Vec<Vec<TagFilter>>, AwsError> {
-    let invalid =
-        |error: serde_json::Error| AwsError::new("InvalidTagFilterException", error.to_string());
-    let mut groups = Vec::new();
-    if let Some(flat) = doc.get("onPremisesInstanceTagFilters").filter(|v| !v.is_null()) {
-        groups.push(serde_json::from_value(flat.clone()).map_err(invalid)?);
-    }
-    let set = &doc["onPremisesTagSet"]["onPremisesTagSetList"];
-    if !set.is_null() {
-        let set: Vec<Vec<TagFilter>> = serde_json::from_value(set.clone()).map_err(invalid)?;
-        groups.extend(set);
-    }
-    groups.retain(|group| !group.is_empty());
-    Ok(groups)
-}
-
 /// Auto-rollback events; empty if it isn't enabled.
 pub(super) fn rollback_events(doc: &Value) -> Result<Vec<String>, AwsError> {
     let configuration = &doc["autoRollbackConfiguration"];
@@ -274,7 +266,7 @@ pub(super) async fn settings(fleet: &Fleet, group: &Group) -> Result<Settings, A
         rollback_on: rollback_events(&group.doc)?,
         ready_minutes: ready_minutes(&group.doc)?,
         termination_minutes: termination_minutes(&group.doc)?,
-        tags: tag_groups(&group.doc)?,
+        tags: filters::groups(&group.doc)?,
         service,
     })
 }

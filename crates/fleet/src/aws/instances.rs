@@ -23,11 +23,6 @@ fn missing(name: &str) -> AwsError {
     )
 }
 
-/// Whether a host's tags satisfy every group of filters. No filters match no host.
-pub(crate) fn matches_all(groups: &[Vec<TagFilter>], tags: &[(String, String)]) -> bool {
-    !groups.is_empty() && groups.iter().all(|group| group.iter().any(|filter| filter.matches(tags)))
-}
-
 pub(super) async fn register(fleet: &Fleet, input: &Value) -> Answer {
     let name = instance_name(input)?;
     let user: Option<String> = member(input, "iamUserArn")?;

@@ -7,6 +7,7 @@ mod applications;
 mod configs;
 mod deployments;
 mod error;
+mod filters;
 mod groups;
 mod input;
 mod instances;
@@ -25,7 +26,7 @@ use serde_json::Value;
 
 pub(crate) use configs::{Minimum, Plan, Shift, lookup};
 pub(crate) use error::AwsError;
-pub(crate) use instances::matches_all;
+pub(crate) use filters::matches_all;
 
 use crate::{
     fleet::Fleet,
