@@ -94,6 +94,8 @@ codes! {
     P308 "what follows a broken limit";
     P309 "two deploys to one place";
     P310 "a deploy for pull requests";
+    P311 "limits that nothing judges";
+    P312 "a canary that takes too long";
 }
 
 /// The page that explains a code such as `P203`, as Markdown; upper or lower case.

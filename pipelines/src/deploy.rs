@@ -1,7 +1,10 @@
 //! Deploys: what is shipped where, how, and under which limits.
 
+use std::time::Duration;
+
 use pipeyard_model::{
     EnvironmentName, ServiceName,
+    deployment::short,
     plan::{CanaryStep, HealthLimit, Otherwise, Strategy},
 };
 
@@ -15,6 +18,9 @@ use crate::{
 
 /// The most steps of a canary and the most limits.
 const MAX_ITEMS: usize = 100;
+/// All steps of a canary together. CodeDeploy keeps two releases side by side for 48 hours at most;
+/// the rest is for steps that wait for data, and for a person who must decide.
+const MAX_CANARY: Duration = Duration::from_secs(36 * 3600);
 
 /// A deploy whose release isn't looked up yet.
 #[derive(Debug)]
@@ -42,6 +48,9 @@ impl<'a> Checker<'_, 'a> {
         let strategy = self.strategy(fields);
         let healthy_when =
             fields.get("healthy_when").map(|field| self.limits(field)).unwrap_or_default();
+        if let Some(field) = fields.get("healthy_when") {
+            self.judged(field, strategy.as_ref());
+        }
         let otherwise = fields.get("otherwise").and_then(|field| self.otherwise(field));
         let approve = fields.get("approve").and_then(|field| self.switch(field)).unwrap_or(false);
         let rule = self.deploy_rule(fields.get("when"));
@@ -127,6 +136,17 @@ impl<'a> Checker<'_, 'a> {
                             .help("order the steps by their share of the traffic");
                         good = false;
                     }
+                    let before: Duration = steps.iter().map(|step| step.hold).sum();
+                    if before <= MAX_CANARY && before + step.hold > MAX_CANARY {
+                        let message = format!(
+                            "with this step the canary takes more than {}",
+                            short(MAX_CANARY)
+                        );
+                        self.report.error(Code::P312, span, message).help(
+                            "shorten the steps: a provider takes a new release back after 48h",
+                        );
+                        good = false;
+                    }
                     steps.push(step);
                 }
                 Err(why) => {
@@ -174,6 +194,22 @@ impl<'a> Checker<'_, 'a> {
             }
         }
         limits
+    }
+
+    /// Limits are judged by a canary only; elsewhere they would hold nothing up.
+    fn judged(&mut self, field: Field<'_, 'a>, strategy: Option<&Strategy>) {
+        let (message, help) = match strategy {
+            None | Some(Strategy::Canary { .. }) => return,
+            Some(Strategy::Rolling { .. }) => (
+                "nothing judges these limits: a rolling deploy goes by health checks and hooks",
+                "remove `healthy_when`, or for a service of containers write `canary` in place of `rolling`",
+            ),
+            Some(Strategy::AllAtOnce) => (
+                "nothing judges these limits: all traffic moves at once",
+                "add `canary: [10% for 5m]`, or remove `healthy_when`",
+            ),
+        };
+        self.report.error(Code::P311, field.key, message).help(help);
     }
 
     fn otherwise(&mut self, field: Field<'_, 'a>) -> Option<Otherwise> {

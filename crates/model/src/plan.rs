@@ -125,7 +125,7 @@ pub struct DeploySpec {
     pub service: ServiceName,
     /// How.
     pub strategy: Strategy,
-    /// Limits that hold while traffic shifts.
+    /// Limits that hold while traffic shifts; empty unless it is a canary.
     pub healthy_when: Vec<HealthLimit>,
     /// What follows a broken limit.
     pub otherwise: Otherwise,
@@ -157,7 +157,7 @@ pub enum Strategy {
         /// In order of weight, never empty.
         steps: Vec<CanaryStep>,
     },
-    /// Host by host, or container by container.
+    /// So many hosts at a time.
     Rolling {
         /// How many at a time.
         batch: Batch,

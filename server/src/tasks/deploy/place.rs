@@ -11,7 +11,7 @@ use pipeyard_store::deployments::Stored;
 
 use super::{
     carry::{Carry, Trouble},
-    start, watch,
+    plan, start, watch,
 };
 use crate::AppState;
 
@@ -22,7 +22,11 @@ const APPROVAL: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(super) async fn drive(state: &AppState, deployments: Vec<Stored>) -> Result<(), Trouble> {
     let mut waiting = Vec::new();
     let mut active = None;
-    let policy = policy(state, &deployments).await?;
+    let place = match deployments.first().map(|s| &s.deployment) {
+        Some(first) => state.store.place(&first.environment, &first.service).await?,
+        None => None,
+    };
+    let policy = place.as_ref().map_or(QueuePolicy::InOrder, |place| place.spec.queue);
     let newest = newest(&deployments, policy);
     for stored in deployments {
         let mut carry = Carry::new(state, stored);
@@ -31,6 +35,8 @@ pub(super) async fn drive(state: &AppState, deployments: Vec<Stored>) -> Result<
             carry.apply(Event::Superseded { by }).await?;
         } else if d.state.is_active() {
             active = Some(carry);
+        } else if let Some(reason) = place.as_ref().and_then(|p| plan::impossible(d, p)) {
+            carry.apply(Event::Refused(reason)).await?;
         } else if d.state == State::AwaitingApproval {
             if carry.now().since(d.times.created) > APPROVAL {
                 carry.apply(Event::Expired).await?;
@@ -61,14 +67,6 @@ pub(super) async fn drive(state: &AppState, deployments: Vec<Stored>) -> Result<
         start::start(&mut next).await?;
     }
     Ok(())
-}
-
-async fn policy(state: &AppState, deployments: &[Stored]) -> Result<QueuePolicy, Trouble> {
-    let Some(first) = deployments.first().map(|s| &s.deployment) else {
-        return Ok(QueuePolicy::InOrder);
-    };
-    let place = state.store.place(&first.environment, &first.service).await?;
-    Ok(place.map_or(QueuePolicy::InOrder, |p| p.spec.queue))
 }
 
 /// The newest that may start, and the newest of all that wait.

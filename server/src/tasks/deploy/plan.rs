@@ -81,17 +81,19 @@ pub(super) fn target(
         (Some(spec), None) => {
             let style = match &deployment.strategy {
                 Strategy::AllAtOnce => Style::BlueGreen,
-                Strategy::Canary { .. } if !deployment.is_canary() => Style::BlueGreen,
-                Strategy::Canary { steps } if moves_traffic => {
-                    let steps = steps.iter().map(|step| step.hold + PATIENCE).sum::<Duration>();
-                    // A person may have to decide: the provider's own end comes last.
-                    let minutes = (steps.as_secs() / 60 + 60).clamp(1, 2_880);
-                    Style::Canary { wait_minutes: u32::try_from(minutes).unwrap_or(2_880) }
-                }
-                Strategy::Canary { .. } => {
+                // A later release couldn't be shifted either, so the first one says it already.
+                Strategy::Canary { .. } if !moves_traffic => {
                     return refused(
                         "this provider can't shift traffic by weights of your own; use the embedded fleet",
                     );
+                }
+                Strategy::Canary { .. } if !deployment.is_canary() => Style::BlueGreen,
+                Strategy::Canary { steps } => {
+                    let steps = steps.iter().map(|step| step.hold + PATIENCE).sum::<Duration>();
+                    // A person may have to decide: the provider's own end comes last. The
+                    // pipeline language takes no canary for which this isn't enough.
+                    let minutes = (steps.as_secs() / 60 + 60).clamp(1, 2_880);
+                    Style::Canary { wait_minutes: u32::try_from(minutes).unwrap_or(2_880) }
                 }
                 Strategy::Rolling { .. } => {
                     return refused(
@@ -138,6 +140,11 @@ pub(super) fn target(
             refused("the service is neither one of containers nor one on hosts")
         }
     }
+}
+
+/// Why this service can't take this strategy, whoever deploys: told before anybody approves.
+pub(super) fn impossible(deployment: &Deployment, place: &Place) -> Option<Reason> {
+    target(deployment, place, true).err()
 }
 
 #[cfg(test)]

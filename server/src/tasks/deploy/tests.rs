@@ -169,6 +169,12 @@ async fn what_a_target_cannot_honour_is_refused_before_anything_happens() {
     assert_eq!(h.until_over(id).await, Outcome::Rejected);
     assert_eq!(h.stored(id).await.deployment.reason.unwrap().code, "strategy_not_possible");
     assert!(h.fake.made().is_empty());
+    // Nor is anybody asked to approve it first.
+    let mut new = h.new_deployment("web", "a", Strategy::Rolling { batch: Batch::Count(1) }).await;
+    new.needs_approval = true;
+    let id = h.state.store.create_deployment(new, h.now()).await.unwrap().id;
+    h.pass().await;
+    assert_eq!(h.outcome(id).await, Some(Outcome::Rejected));
 }
 
 #[tokio::test]
