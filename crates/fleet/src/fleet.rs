@@ -96,6 +96,19 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// When it can't start: a public address without leave, a database that can't be opened, a port
 /// in use.
 pub async fn run(config: FleetConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    run_by(Arc::new(SystemClock), config, shutdown).await
+}
+
+/// [`run`] by another clock: what waits for minutes can be tested in seconds. How long a program may
+/// take to become healthy, and the like, is real time all the same.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_by(
+    clock: Arc<dyn Clock>,
+    config: FleetConfig,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     refuse_public(config.listen.ip(), config.allow_public)?;
     refuse_public(config.proxy_admin.ip(), config.allow_public)?;
     let data = &config.data_dir;
@@ -108,7 +121,7 @@ pub async fn run(config: FleetConfig, shutdown: CancellationToken) -> anyhow::Re
     let (engine, orders) = Engine::new();
     let fleet = Arc::new(Fleet {
         region: config.region,
-        clock: Arc::new(SystemClock),
+        clock,
         credentials,
         db,
         bundles: Bundles::open(data.join("bundles"))?,

@@ -60,7 +60,7 @@ mod token;
 
 pub use credentials::{AccessKey, Credentials};
 pub use deployment::{DeploymentStatus, Diagnostics, LifecycleErrorCode};
-pub use fleet::{FleetConfig, default_listen, default_region, remove_everything, run};
+pub use fleet::{FleetConfig, default_listen, default_region, remove_everything, run, run_by};
 pub use token::Token;
 
 /// A client for loopback HTTP, as every part of the fleet uses it.

@@ -11,6 +11,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ use pipeyard_fleet::{
     sigv4::{self, Scope, Signed},
 };
 use pipeyard_model::{
-    Clock, SystemClock,
+    Clock, ManualClock, SystemClock,
     fleet::{ServiceDefinition, TrafficReport},
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,7 @@ use tokio::{
     net::TcpListener,
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
+    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -117,6 +119,9 @@ pub(crate) struct World {
     pub(crate) fleet: FleetConfig,
     pub(crate) proxy: ProxyConfig,
     pub(crate) http: reqwest::Client,
+    /// What requests are signed by.
+    clock: Arc<dyn Clock>,
+    fleet_inside: Option<JoinHandle<()>>,
     fleet_process: Option<Process>,
     proxy_process: Option<Process>,
 }
@@ -150,7 +155,45 @@ impl World {
             allow_public: false,
         };
         let http = http_client().unwrap();
-        Self { folder, fleet, proxy, http, fleet_process: None, proxy_process: None }
+        Self {
+            folder,
+            fleet,
+            proxy,
+            http,
+            clock: Arc::new(SystemClock),
+            fleet_inside: None,
+            fleet_process: None,
+            proxy_process: None,
+        }
+    }
+
+    /// A fleet inside of this process that goes by this clock; the proxy is a process as always.
+    pub(crate) async fn start_by(clock: &ManualClock) -> Self {
+        let path = target().join(format!("tmp/inside-{}.log", std::process::id()));
+        let log = std::fs::File::create(path).unwrap();
+        let _ = tracing_subscriber::fmt().with_writer(log).with_ansi(false).try_init();
+        let mut world = Self::prepare().await;
+        world.clock = Arc::new(clock.clone());
+        world.start_proxy();
+        world.start_inside().await;
+        world
+    }
+
+    pub(crate) async fn start_inside(&mut self) {
+        let (clock, config) = (Arc::clone(&self.clock), self.fleet.clone());
+        self.fleet_inside = Some(tokio::spawn(async move {
+            pipeyard_fleet::run_by(clock, config, CancellationToken::new()).await.unwrap();
+        }));
+        self.answers().await;
+    }
+
+    /// Drops it where it is, between two of its steps or in one.
+    pub(crate) async fn abort_inside(&mut self) {
+        let inside = self.fleet_inside.take().unwrap();
+        inside.abort();
+        assert!(inside.await.unwrap_err().is_cancelled());
+        // Connections outlive it here; in a process of its own they would not.
+        self.http = http_client().unwrap();
     }
 
     pub(crate) fn start_proxy(&mut self) {
@@ -182,6 +225,9 @@ impl World {
 
     /// Ends everything; the data stays as long as the folder that is returned.
     pub(crate) async fn end(mut self) -> tempfile::TempDir {
+        if self.fleet_inside.is_some() {
+            self.abort_inside().await;
+        }
         for process in [self.fleet_process.take(), self.proxy_process.take()].into_iter().flatten()
         {
             process.end().await;
@@ -211,7 +257,7 @@ impl World {
     ) -> Result<Value, String> {
         let body = input.to_string().into_bytes();
         let mut headers = HeaderMap::new();
-        let now = sigv4::stamp(SystemClock.now());
+        let now = sigv4::stamp(self.clock.now());
         let target = format!("CodeDeploy_20141006.{operation}");
         headers.insert("host", self.fleet.listen.to_string().parse().unwrap());
         headers.insert("x-amz-date", now.parse().unwrap());
