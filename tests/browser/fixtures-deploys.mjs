@@ -40,7 +40,7 @@ const commits = (...list) => ({ state: 'known', count: list.length, items: list.
 
 const view = (id, more) => ({
   kind: 'deployment', id, environment: 'production', service: 'web', sequence: id, purpose: 'ship', release: release(80), replaces: release(78), strategy: canary,
-  strategy_text: 'canary 10 %, 50 %', status: 'finished', conclusion: 'success', state: 'succeeded', reason: null, intended_weight: null, measured_weight: null, verdict: null,
+  strategy_text: 'canary 10 %, 50 %', status: 'finished', conclusion: 'success', state: 'succeeded', reason: null, trouble: null, intended_weight: null, measured_weight: null, verdict: null,
   approval, run: 80, job: 'job-web', requested_by: 'pipeyard', rollback_of: null, rolled_back_to: null,
   created_at: at(1500), started_at: at(1502), first_traffic_at: at(1512), finished_at: at(1720),
   provider_id: 'd-7QK2M9XAB', provider_status: 'Succeeded', steps: [], health: [], otherwise: 'rollback', targets: [], samples: [], timeline: [], commits: commits([11, 'Show the cart total with tax', 'Mina Park']), incidents: [], ...more,

@@ -231,6 +231,21 @@ test('deployments show what serves where and change live', async () => {
   mock.state.deployments.find((x) => x.id === 14).state = 'shifting';
 });
 
+test('trouble with the provider is shown while it lasts', async () => {
+  await open('/deployments/14');
+  const d = mock.state.deployments.find((x) => x.id === 14);
+  d.trouble = {
+    since: d.started_at, until: d.started_at, code: 'provider_unreachable', message: 'the provider can\'t be reached: connection refused',
+    doing: '10 % of the traffic stays with the new release', then: 'the verdict is inconclusive',
+  };
+  mock.emit('deployment.changed', { deployment: 14 });
+  await see('connection refused');
+  await see('10 % of the traffic stays with the new release. It is asked again until');
+  d.trouble = null;
+  mock.emit('deployment.changed', { deployment: 14 });
+  await page.getByText('connection refused').waitFor({ state: 'detached' });
+});
+
 test('each metric shows what it rests on, its change, gaps as gaps, and its rows with reasons', async () => {
   await open('/dora');
   const card = page.locator('.metric', { hasText: 'Change fail rate' });

@@ -293,6 +293,8 @@ pub struct DeploymentView {
     pub state: String,
     /// Why it waits, holds or ended so. A deployment that waits always has one.
     pub reason: Option<ReasonView>,
+    /// The provider doesn't answer, or refuses; absent while all is well.
+    pub trouble: Option<TroubleView>,
     /// The new release's share of the traffic as it was asked for, in percent.
     pub intended_weight: Option<u8>,
     /// The share that the proxy counted since then, in percent.
@@ -319,6 +321,23 @@ pub struct DeploymentView {
     pub first_traffic_at: Option<Timestamp>,
     /// When it ended; for one that was taken back: when the old release had all traffic again.
     pub finished_at: Option<Timestamp>,
+}
+
+/// The provider or the proxy doesn't answer, or refuses, while a deployment is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TroubleView {
+    /// Since when, without a break.
+    pub since: Timestamp,
+    /// Stable: `provider_unreachable`, `provider_refused`, `strategy_not_possible`.
+    pub code: String,
+    /// What came of asking.
+    pub message: String,
+    /// How things stand meanwhile: `10 % of the traffic stays with the new release`.
+    pub doing: String,
+    /// It is asked again and again until then.
+    pub until: Timestamp,
+    /// What follows then: `the verdict is inconclusive`.
+    pub then: String,
 }
 
 /// Whether an approval is needed, and who gave it.

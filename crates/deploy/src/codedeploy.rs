@@ -32,6 +32,7 @@ use crate::{
         BUCKET, Bundle, CreateAnswer, CreateRequest, Finding, Group, GroupName, Provider,
         ProviderError, ProviderStatus, Snapshot, Style, Target, marker,
     },
+    said,
 };
 
 mod read;
@@ -211,7 +212,6 @@ fn config_name(style: Style) -> String {
     }
 }
 
-fn http() -> aws_sdk_codedeploy::config::SharedHttpClient {
 /// Each tag is a group of its own, because one match in a group is enough and all groups must
 /// match.
 fn tag_set(tags: &BTreeMap<String, String>) -> Option<OnPremisesTagSet> {
@@ -224,14 +224,15 @@ fn tag_set(tags: &BTreeMap<String, String>) -> Option<OnPremisesTagSet> {
     (!tags.is_empty()).then(|| set.build())
 }
 
+fn http() -> aws_sdk_codedeploy::config::SharedHttpClient {
     aws_smithy_http_client::Builder::new().tls_provider(Tls::Rustls(CryptoMode::Ring)).build_https()
 }
 
 fn config(region: String) -> aws_sdk_codedeploy::config::Builder {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(5))
-        .operation_attempt_timeout(Duration::from_secs(30))
-        .operation_timeout(Duration::from_secs(60))
+        .operation_attempt_timeout(Duration::from_secs(10))
+        .operation_timeout(Duration::from_secs(25))
         .build();
     Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -273,13 +274,7 @@ where
         let message = service.message().unwrap_or("it gave no reason").to_owned();
         return ProviderError::Refused { code: code.to_owned(), message };
     }
-    ProviderError::Unreachable(
-        aws_sdk_codedeploy::error::DisplayErrorContext(error)
-            .to_string()
-            .chars()
-            .take(300)
-            .collect(),
-    )
+    ProviderError::Unreachable(said(error))
 }
 
 /// Only a clean "no" is a no; everything else may have been heard.
@@ -296,8 +291,7 @@ fn lost_or_refused(
             CreateAnswer::Refused { code, message }
         };
     }
-    let text = aws_sdk_codedeploy::error::DisplayErrorContext(error).to_string();
-    CreateAnswer::Lost(text.chars().take(200).collect())
+    CreateAnswer::Lost(said(error))
 }
 
 #[async_trait]

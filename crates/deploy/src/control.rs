@@ -8,7 +8,10 @@ use pipeyard_model::fleet::{ControlError, ServiceDefinition, SetWeight, TrafficR
 use reqwest::{Client, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
-use crate::provider::{BUCKET, Bundle, GroupName, ProviderError, TrafficControl};
+use crate::{
+    provider::{BUCKET, Bundle, GroupName, ProviderError, TrafficControl},
+    said,
+};
 
 /// A short request's time limit.
 const SHORT: Duration = Duration::from_secs(10);
@@ -115,17 +118,6 @@ impl FleetControl {
     fn traffic_url(&self, group: &GroupName) -> String {
         format!("{}/traffic/{}/{}", self.base, group.application, group.group)
     }
-}
-
-/// An error with its causes; reqwest's own text leaves them out.
-fn said(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[async_trait]

@@ -56,6 +56,7 @@ struct Inner {
     faults: Vec<Fault>,
     calls: Vec<&'static str>,
     down: bool,
+    traffic_down: bool,
     /// New deployments fail instead of becoming ready.
     fails: Option<String>,
     /// Groups that have a release.
@@ -99,6 +100,16 @@ impl FakeProvider {
     /// Nothing answers until it is called with `false`.
     pub fn set_down(&self, down: bool) {
         self.lock().down = down;
+    }
+
+    /// Weights can't be read or set until it is called with `false`; the rest answers.
+    pub fn set_traffic_down(&self, down: bool) {
+        self.lock().traffic_down = down;
+    }
+
+    /// It forgets every deployment, as one does whose database is lost.
+    pub fn forget_everything(&self) {
+        self.lock().made.clear();
     }
 
     /// Deployments fail with this problem from now on, or succeed again.
@@ -210,6 +221,11 @@ impl FakeProvider {
 }
 
 impl Inner {
+    fn reach_proxy(&self) -> Result<(), ProviderError> {
+        let down = || ProviderError::Unreachable("the proxy doesn't answer".into());
+        if self.traffic_down { Err(down()) } else { Ok(()) }
+    }
+
     fn next_fault(&mut self) -> Option<Fault> {
         (!self.faults.is_empty()).then(|| self.faults.remove(0))
     }
@@ -426,6 +442,7 @@ impl TrafficControl for FakeProvider {
         epoch: u64,
     ) -> Result<TrafficReport, ProviderError> {
         self.call("set_weight", |inner, now| {
+            inner.reach_proxy()?;
             let i = inner.find(deployment)?;
             if inner.made[i].status != ProviderStatus::Ready {
                 return Err(ProviderError::Refused {
@@ -451,6 +468,10 @@ impl TrafficControl for FakeProvider {
     }
 
     async fn traffic(&self, group: &GroupName) -> Result<TrafficReport, ProviderError> {
-        self.call("traffic", |inner, now| Ok(inner.report(group, now))).await
+        self.call("traffic", |inner, now| {
+            inner.reach_proxy()?;
+            Ok(inner.report(group, now))
+        })
+        .await
     }
 }

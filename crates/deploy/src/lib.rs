@@ -13,3 +13,17 @@ pub mod control;
 pub mod fake;
 pub mod judge;
 pub mod provider;
+
+/// An error with its causes, outermost first; what a cause only repeats is left out.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text.chars().take(300).collect()
+}

@@ -20,7 +20,9 @@ use crate::{
 };
 
 mod machine;
+mod trouble;
 pub use machine::{Applied, Entry, Event, Refusal};
+pub use trouble::Trouble;
 
 /// What a deployment ships; immutable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +84,12 @@ pub struct Deployment {
     pub reason: Option<Reason>,
     /// What the judge said.
     pub verdict: Option<Verdict>,
+    /// The provider doesn't answer, or refuses, while this is under way.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+    /// How often that began; the timeline tells the first times only.
+    #[serde(default)]
+    pub troubles: u32,
     /// When what happened.
     pub times: Times,
 }

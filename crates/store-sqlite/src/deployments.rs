@@ -134,6 +134,8 @@ async fn create(
         state,
         reason: Some(reason),
         verdict: None,
+        trouble: None,
+        troubles: 0,
         times: Times {
             created: now,
             started: None,
@@ -238,7 +240,7 @@ async fn tell(
 }
 
 async fn change(c: &mut SqliteConnection, change: Change, now: Timestamp) -> StoreResult<()> {
-    let Change { next, entries, look, judge, sample, by } = change;
+    let Change { next, entries, look, judge, sample, by, quiet } = change;
     let id = next.id.0;
     let before = sqlx::query_scalar!("SELECT state FROM deployments WHERE id = ?", id)
         .fetch_optional(&mut *c)
@@ -273,7 +275,7 @@ async fn change(c: &mut SqliteConnection, change: Change, now: Timestamp) -> Sto
     if let Some((by, action)) = by {
         audit::record(c, Some(by), action, &format!("deployment {id}"), now).await?;
     }
-    tell(c, &next, &entries, now).await
+    if quiet { Ok(()) } else { tell(c, &next, &entries, now).await }
 }
 
 async fn add_sample(c: &mut SqliteConnection, id: i64, sample: &SampleView) -> StoreResult<()> {

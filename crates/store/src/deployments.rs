@@ -125,6 +125,8 @@ pub struct Change {
     pub sample: Option<SampleView>,
     /// The person who decided, and what (`deployment.approve`), for the audit log.
     pub by: Option<(UserId, &'static str)>,
+    /// Only measurements moved: nobody is woken by an event.
+    pub quiet: bool,
 }
 
 impl Change {
@@ -132,7 +134,7 @@ impl Change {
     #[must_use]
     pub fn of(applied: pipeyard_model::deployment::Applied) -> Self {
         let pipeyard_model::deployment::Applied { next, entries } = applied;
-        Self { next, entries, look: None, judge: None, sample: None, by: None }
+        Self { next, entries, look: None, judge: None, sample: None, by: None, quiet: false }
     }
 }
 
@@ -231,7 +233,7 @@ pub trait Deployments {
     async fn deployments(&self, filter: DeploymentFilter) -> StoreResult<Vec<Stored>>;
     /// Every deployment that isn't over, oldest first.
     async fn open_deployments(&self) -> StoreResult<Vec<Stored>>;
-    /// Stores a change. When it ends the deployment, the run's node ends in the same transaction.
+    /// Stores a change, and appends an event unless it is quiet. When it ends the deployment, the run's node ends in the same transaction.
     /// Conflict `stale_deployment` when the row isn't at the version before; `deployment_active`
     /// when another one of the same place is active.
     async fn change_deployment(&self, change: Change, now: Timestamp) -> StoreResult<()>;

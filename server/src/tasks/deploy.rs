@@ -15,6 +15,7 @@ mod plan;
 mod start;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod watch;
 
 use std::{

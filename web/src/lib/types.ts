@@ -275,6 +275,16 @@ export interface Release {
 
 export type Strategy = 'all_at_once' | { canary: { steps: { weight: number; for: number }[] } } | { rolling: { batch: unknown } };
 
+/** The provider doesn't answer, or refuses, while a deployment is under way. */
+export interface Trouble {
+  since: Time;
+  code: string;
+  message: string;
+  doing: string;
+  until: Time;
+  then: string;
+}
+
 export interface Deployment {
   kind: string;
   id: number;
@@ -290,6 +300,7 @@ export interface Deployment {
   conclusion: Conclusion | null;
   state: string;
   reason: Reason | null;
+  trouble: Trouble | null;
   intended_weight: number | null;
   measured_weight: number | null;
   verdict: Verdict | null;

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use pipeyard_api::{
     client::{Client, escape},
-    deploys::{Decide, DeploymentDetail, DeploymentView, RollBack},
+    deploys::{Decide, DeploymentDetail, DeploymentView, RollBack, TroubleView},
     views::Page,
 };
 use pipeyard_model::{Conclusion, DeploymentId, EnvironmentName, ServiceName, Status};
@@ -94,6 +94,14 @@ fn stand(row: &Value) -> String {
     cell(&row["state"])
 }
 
+/// What keeps it from moving comes before why it stands where it does.
+fn why(row: &Value) -> String {
+    match row["trouble"]["message"].as_str() {
+        Some(trouble) => trouble.to_owned(),
+        None => reason(row),
+    }
+}
+
 const COLUMNS: &[Column] = &[
     Column("DEPLOY", |r| cell(&r["id"])),
     Column("TARGET", |r| format!("{}/{}", cell(&r["environment"]), cell(&r["service"]))),
@@ -110,7 +118,7 @@ const COLUMNS: &[Column] = &[
             took(&r["started_at"], &r["finished_at"])
         }
     }),
-    Column("WHY", reason),
+    Column("WHY", why),
 ];
 
 async fn number(client: &Client, text: &str) -> Result<DeploymentId, Failure> {
@@ -202,6 +210,12 @@ fn show(context: &Context, detail: &DeploymentDetail) -> Result<(), Failure> {
         return context.print(detail, COLUMNS);
     }
     context.print(&detail.deployment, COLUMNS)?;
+    if let Some(trouble) = &detail.deployment.trouble {
+        let TroubleView { since, code, message, doing, until, then } = trouble;
+        term::print(&format!(
+            "\ntrouble since {since}: {message} ({code})\n  {doing}; asked again until {until}, then {then}\n"
+        ));
+    }
     if let Some(verdict) = &detail.deployment.verdict {
         term::print(&format!("\nverdict: {} ({})\n", verdict.verdict, verdict.message));
     }
@@ -291,7 +305,7 @@ async fn follow(client: &Client, id: DeploymentId) -> Outcome {
             view.state,
             percent(&row["intended_weight"]),
             percent(&row["measured_weight"]),
-            reason(&row)
+            why(&row)
         );
         if line != last {
             term::print(&format!("{}\n", line.trim_end()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Answer, Approval, Deployment, Intent, Outcome, Reason, Replaced, Return, Shift, Started, State,
-    Verdict, strategy_text,
+    Trouble, Verdict, short, strategy_text,
 };
 use crate::{
     DeploymentId, IntentId, Timestamp,
@@ -115,6 +115,20 @@ pub enum Event {
     /// The old release could not be brought back.
     ReturnFailed {
         /// Why.
+        problem: String,
+    },
+    /// The provider or the proxy doesn't answer, or refuses; it is asked again.
+    Troubled {
+        /// What came of asking.
+        problem: Reason,
+        /// When it is asked no more.
+        until: Timestamp,
+    },
+    /// The provider answers again; nothing when it always did.
+    Answers,
+    /// The provider didn't answer until the end of our patience.
+    GaveUp {
+        /// What came of asking, and for how long.
         problem: String,
     },
 }
@@ -407,10 +421,8 @@ impl Step {
             ) => {
                 self.traffic_begins();
                 self.d.reason = None;
-                self.d.times.finished = Some(self.now);
-                self.d.state = State::Finished(Outcome::Succeeded);
                 let text = "all traffic goes to the new release".to_owned();
-                self.say("provider", "succeeded", text);
+                self.end(Outcome::Succeeded, "provider", text);
             }
 
             // Going back.
@@ -433,6 +445,22 @@ impl Step {
             }
             (State::RollingBack(..), Event::Aborted { .. } | Event::WeightSet) => {}
 
+            // The provider doesn't answer.
+            (state, Event::Troubled { problem, until }) if state.is_active() => {
+                self.troubled(&state, problem, until);
+            }
+            (state, Event::Answers) if !matches!(state, State::Finished(_)) => self.answers(),
+            (State::RollingBack(..), Event::GaveUp { problem }) => {
+                let text = format!("{problem}; whether the old release is back isn't known");
+                self.finish(Outcome::RollbackFailed, US, Reason::new("provider_lost", text));
+            }
+            (state, Event::GaveUp { problem }) if state.is_active() => {
+                let reached = self.d.times.first_traffic.is_some();
+                let known = if reached { "where its traffic goes" } else { "what became of it" };
+                let text = format!("{problem}; {known} isn't known, look at the provider");
+                self.finish(Outcome::Failed, US, Reason::new("provider_lost", text));
+            }
+
             (state, event) => return Err(refusal(&self.d, &state, &event)),
         }
         Ok(())
@@ -451,8 +479,31 @@ impl Step {
     /// Ends it and keeps the reason that it has.
     fn end(&mut self, outcome: Outcome, who: &str, message: String) {
         self.d.times.finished = Some(self.now);
+        self.d.trouble = None;
         self.d.state = State::Finished(outcome);
         self.say(who, outcome.as_str(), message);
+    }
+
+    fn troubled(&mut self, state: &State, problem: Reason, until: Timestamp) {
+        let before = self.d.trouble.take();
+        let since = before.as_ref().map_or(self.now, |trouble| trouble.since);
+        let trouble = Trouble::new(self.d.times.restored.is_some(), state, problem, since, until);
+        self.d.troubles += u32::from(before.is_none());
+        let new = before.is_none_or(|before| before.code != trouble.code);
+        if new && self.d.troubles <= Trouble::TOLD {
+            let text = format!("{}; {}", trouble.message, trouble.doing);
+            self.say("provider", "provider_trouble", text);
+        }
+        self.d.trouble = Some(trouble);
+    }
+
+    fn answers(&mut self) {
+        let Some(trouble) = self.d.trouble.take() else { return };
+        if self.d.troubles <= Trouble::TOLD {
+            let after = short(self.now.since(trouble.since));
+            let text = format!("the provider answers again, after {after}");
+            self.say("provider", "provider_answers", text);
+        }
     }
 
     fn traffic_begins(&mut self) {
@@ -554,7 +605,10 @@ fn refusal(d: &Deployment, state: &State, event: &Event) -> Refusal {
         | Event::Restored
         | Event::Returned
         | Event::NothingBefore
-        | Event::ReturnFailed { .. } => {
+        | Event::ReturnFailed { .. }
+        | Event::Troubled { .. }
+        | Event::Answers
+        | Event::GaveUp { .. } => {
             ("does_not_fit", format!("deployment {id} is {word}: the event doesn't fit"))
         }
     };

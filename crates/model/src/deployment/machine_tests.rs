@@ -48,6 +48,8 @@ fn deployment(state: State, otherwise: Otherwise) -> Deployment {
         state,
         reason: None,
         verdict: None,
+        trouble: None,
+        troubles: 0,
         times: Times {
             created: START,
             started: None,
@@ -126,6 +128,9 @@ fn events() -> Vec<(&'static str, Event)> {
         ("returned", Event::Returned),
         ("nothing before", Event::NothingBefore),
         ("return failed", Event::ReturnFailed { problem: "gone".into() }),
+        ("trouble", Event::Troubled { problem: Reason::new("x", "y"), until: START }),
+        ("answers", Event::Answers),
+        ("gave up", Event::GaveUp { problem: "y".into() }),
     ]
 }
 
@@ -239,6 +244,57 @@ fn an_abort_while_the_answer_is_lost_takes_it_back_once_it_is_found() {
     assert!(matches!(found.next.state, State::RollingBack(_, Return { by_person: true, .. })));
     let absent = d.apply(Event::Absent, START).unwrap();
     assert_eq!(absent.next.state, State::Finished(Outcome::Cancelled));
+}
+
+#[test]
+fn trouble_is_told_once_and_forgotten_when_it_is_over() {
+    let at = |s| START + Duration::from_secs(s);
+    let shift = Shift { step: 0, weight: 10, set: Some(START), watched_us: 0 };
+    let mut d = deployment(State::Shifting(started(), shift), Otherwise::Rollback);
+    let down = |code: &str| Event::Troubled { problem: Reason::new(code, "down"), until: at(120) };
+    let mut told = vec![];
+    for (second, event) in [
+        (1, down("provider_unreachable")),
+        (2, down("provider_unreachable")),
+        (3, down("provider_refused")),
+        (64, Event::Answers),
+        (65, Event::Answers),
+    ] {
+        let applied = d.apply(event, at(second)).unwrap();
+        told.push(applied.entries.iter().map(|e| e.message.clone()).collect::<Vec<_>>());
+        d = applied.next;
+        if second < 64 {
+            let trouble = d.trouble.as_ref().unwrap();
+            assert_eq!((trouble.since, trouble.until), (at(1), at(120)));
+        }
+    }
+    let doing = "10 % of the traffic stays with the new release";
+    assert_eq!(
+        told,
+        [
+            vec![format!("down; {doing}")],
+            vec![],
+            vec![format!("down; {doing}")],
+            vec!["the provider answers again, after 1m3s".to_owned()],
+            vec![],
+        ]
+    );
+    assert_eq!((d.trouble, d.troubles), (None, 1));
+}
+
+#[test]
+fn a_provider_that_comes_and_goes_does_not_fill_the_timeline() {
+    let mut d = deployment(State::Completing(started()), Otherwise::Rollback);
+    let mut told = 0;
+    for _ in 0..1_000 {
+        let down = Event::Troubled { problem: Reason::new("x", "down"), until: START };
+        for event in [down, Event::Answers] {
+            let applied = d.apply(event, START).unwrap();
+            told += applied.entries.len();
+            d = applied.next;
+        }
+    }
+    assert!((20..200).contains(&told), "{told}");
 }
 
 #[test]

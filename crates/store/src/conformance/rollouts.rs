@@ -240,7 +240,15 @@ pub async fn a_finished_deployment_never_changes<S: Store>(store: &S, clock: &Ma
     let mut next = over.clone();
     next.version += 1;
     next.state = State::Queued;
-    let change = Change { next, entries: vec![], look: None, judge: None, sample: None, by: None };
+    let change = Change {
+        next,
+        entries: vec![],
+        look: None,
+        judge: None,
+        sample: None,
+        by: None,
+        quiet: false,
+    };
     assert_eq!(code(store.change_deployment(change, clock.now()).await), "stale_deployment");
     assert_eq!(stored(store, over.id).await.deployment, over);
     assert!(store.open_deployments().await.unwrap().is_empty());

@@ -114,8 +114,15 @@ impl<S: Store> Story<'_, S> {
         }
         next.times.finished = Some(now);
         next.state = State::Finished(outcome);
-        let change =
-            Change { next, entries: vec![], look: None, judge: None, sample: None, by: None };
+        let change = Change {
+            next,
+            entries: vec![],
+            look: None,
+            judge: None,
+            sample: None,
+            by: None,
+            quiet: false,
+        };
         self.store.change_deployment(change, now).await.unwrap();
     }
 
@@ -285,8 +292,15 @@ pub async fn a_late_incident_changes_the_day_of_the_deployment<S: Store>(
         next.version += 1;
         (next.times.finished, next.state) =
             (Some(clock.now()), State::Finished(Outcome::Succeeded));
-        let change =
-            Change { next, entries: vec![], look: None, judge: None, sample: None, by: None };
+        let change = Change {
+            next,
+            entries: vec![],
+            look: None,
+            judge: None,
+            sample: None,
+            by: None,
+            quiet: false,
+        };
         store.change_deployment(change, clock.now()).await.unwrap();
         clock.advance(day);
     }

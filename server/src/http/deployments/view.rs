@@ -2,11 +2,11 @@
 
 use pipeyard_api::deploys::{
     ApprovalView, CommitsView, DeploymentDetail, DeploymentKind, DeploymentView, ReasonView,
-    ReleaseView, SampleView, StepProgress, TimelineView, VerdictView,
+    ReleaseView, SampleView, StepProgress, TimelineView, TroubleView, VerdictView,
 };
 use pipeyard_model::{
     IncidentId, Status,
-    deployment::{Approval, Deployment, Outcome, Purpose, Release, State, strategy_text},
+    deployment::{Approval, Deployment, Outcome, Purpose, Release, State, Trouble, strategy_text},
     plan::Strategy,
 };
 use pipeyard_store::deployments::{Look, Stored};
@@ -52,6 +52,7 @@ pub(crate) fn deployment_view(d: &Deployment, look: &Look) -> DeploymentView {
             .reason
             .as_ref()
             .map(|r| ReasonView { code: r.code.clone(), message: r.message.clone() }),
+        trouble: d.trouble.as_ref().map(trouble),
         intended_weight: intended,
         measured_weight: look.measured_weight.filter(|_| intended.is_some()),
         verdict: d.verdict.as_ref().map(|v| VerdictView {
@@ -71,6 +72,11 @@ pub(crate) fn deployment_view(d: &Deployment, look: &Look) -> DeploymentView {
         first_traffic_at: d.times.first_traffic,
         finished_at: d.times.finished,
     }
+}
+
+fn trouble(trouble: &Trouble) -> TroubleView {
+    let Trouble { since, code, message, doing, until, then } = trouble.clone();
+    TroubleView { since, code, message, doing, until, then }
 }
 
 fn approval(approval: &Approval) -> ApprovalView {

@@ -27,7 +27,7 @@ pub(super) enum Trouble {
         /// Why.
         refusal: Refusal,
     },
-    /// The provider or the proxy failed; tried again in the next pass.
+    /// The provider or the proxy failed: people are told, and it is tried again in the next pass.
     #[error("deployment {id}: {error}")]
     Provider {
         /// The deployment.
@@ -77,11 +77,13 @@ impl<'s> Carry<'s> {
     pub(super) async fn apply_with(&mut self, event: Event, beside: Beside) -> Result<(), Trouble> {
         let now = self.now();
         let id = self.stored.deployment.id;
+        let measured = matches!(event, Event::Watched { .. } | Event::WeightSet);
         let applied = self
             .stored
             .deployment
             .apply(event, now)
             .map_err(|refusal| Trouble::Refused { id, refusal })?;
+        let quiet = measured && applied.entries.is_empty();
         for entry in &applied.entries {
             tracing::info!(deployment.id = %id, code = entry.code, "{}", entry.message);
         }
@@ -90,11 +92,13 @@ impl<'s> Carry<'s> {
             look: (self.look != self.stored.look).then(|| self.look.clone()),
             judge: beside.judge.clone(),
             sample: beside.sample,
+            quiet,
             ..Change::of(applied)
         };
         let next = change.next.clone();
         let moved = next.state.as_str() != self.stored.deployment.state.as_str()
-            || next.reason != self.stored.deployment.reason;
+            || next.reason != self.stored.deployment.reason
+            || next.trouble != self.stored.deployment.trouble;
         self.state.store.change_deployment(change, now).await?;
         self.stored.deployment = next;
         self.stored.look = self.look.clone();
@@ -115,7 +119,10 @@ impl<'s> Carry<'s> {
         let mut next = self.stored.deployment.clone();
         next.version += 1;
         let look = Some(self.look.clone());
-        let change = Change { next, entries: vec![], look, judge: None, sample: None, by: None };
+        // What was counted is read when somebody looks; hosts and containers are told of.
+        let quiet = self.look.targets == self.stored.look.targets;
+        let change =
+            Change { next, entries: vec![], look, judge: None, sample: None, by: None, quiet };
         self.state.store.change_deployment(change, self.now()).await?;
         self.stored.deployment.version += 1;
         self.stored.look = self.look.clone();
@@ -144,7 +151,9 @@ impl<'s> Carry<'s> {
             }
             _ => String::new(),
         };
-        let why = d.reason.as_ref().map(|r| format!(": {}", r.message)).unwrap_or_default();
+        let trouble = d.trouble.as_ref().map(|t| &t.message);
+        let why = trouble.or(d.reason.as_ref().map(|r| &r.message));
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         let text =
             format!("deployment {} is {}{weight}{why}", d.id, d.state.as_str().replace('_', " "));
         Ok(self.state.store.deploy_progress(job, d.state.as_str(), &text, now).await?)

@@ -78,10 +78,7 @@ async fn ask(
 pub(super) async fn find(carry: &mut Carry<'_>, intent: &Intent) -> Result<(), Trouble> {
     let Some((reach, target)) = reach(carry).await? else { return Ok(()) };
     let found = reach.provider.find(&target.group.name, intent.token, intent.since).await;
-    let finding = match found {
-        Ok(finding) => finding,
-        Err(error) => return carry.apply(Event::Lost { problem: error.to_string() }).await,
-    };
+    let finding = found.map_err(|error| carry.provider_trouble(error))?;
     if let Some(provider) = finding.ours {
         return carry.apply(Event::Created { provider, adopted: true }).await;
     }
@@ -114,6 +111,10 @@ pub(super) async fn reach<'c>(carry: &mut Carry<'c>) -> Result<Option<(Reach, Ta
     };
     match plan::target(d, &place, reach.traffic.is_some()) {
         Ok(target) => Ok(Some((reach, target))),
+        // The provider was changed under its feet: somebody may change it back.
+        Err(Reason { code, message }) if d.state.started().is_some() => {
+            Err(carry.provider_trouble(ProviderError::Refused { code, message }))
+        }
         Err(reason) => {
             carry.apply(Event::Refused(reason)).await?;
             Ok(None)

@@ -5,6 +5,7 @@ mod harness;
 mod http;
 mod metrics;
 mod notices;
+mod trouble;
 
 use std::time::Duration;
 
@@ -168,13 +169,29 @@ async fn what_a_target_cannot_honour_is_refused_before_anything_happens() {
     // A first release isn't shifted, but the strategy can't be honoured all the same.
     assert_eq!(h.until_over(id).await, Outcome::Rejected);
     assert_eq!(h.stored(id).await.deployment.reason.unwrap().code, "strategy_not_possible");
-    assert!(h.fake.made().is_empty());
     // Nor is anybody asked to approve it first.
     let mut new = h.new_deployment("web", "a", Strategy::Rolling { batch: Batch::Count(1) }).await;
     new.needs_approval = true;
     let id = h.state.store.create_deployment(new, h.now()).await.unwrap().id;
     h.pass().await;
     assert_eq!(h.outcome(id).await, Some(Outcome::Rejected));
+    assert!(h.fake.made().is_empty());
+}
+
+#[tokio::test]
+async fn measurements_alone_wake_nobody() {
+    let h = Harness::new().await;
+    h.shipped("web", "a").await;
+    let id = h.ship("web", "b", canary(&[(10, 300)])).await;
+    h.until(id, |s| matches!(s, State::Shifting(_, shift) if shift.set.is_some())).await;
+    let before = h.state.store.last_event().await.unwrap();
+    for _ in 0..60 {
+        h.pass().await;
+    }
+    assert_eq!(h.state.store.last_event().await.unwrap(), before);
+    let stored = h.stored(id).await;
+    assert!(stored.look.measured_weight.is_some() && !stored.look.health.is_empty());
+    assert!(!h.state.store.samples(id).await.unwrap().is_empty());
 }
 
 #[tokio::test]

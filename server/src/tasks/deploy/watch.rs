@@ -16,19 +16,22 @@ use pipeyard_model::{
 use super::{
     carry::{Beside, Carry, Trouble},
     plan::PATIENCE,
-    start,
+    start, trouble,
 };
 use crate::providers::Reach;
 
 /// A gap in the data that is longer doesn't count as watched.
 const GAP: Duration = Duration::from_secs(5);
-/// Without data for longer, the verdict is "inconclusive".
-const BLIND: Duration = Duration::from_secs(120);
 /// How long the provider may take to begin restoring the old release.
 const RESTORES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Does what the state asks for.
+/// Does what the state asks for; trouble with the provider is told to people.
 pub(super) async fn advance(carry: &mut Carry<'_>) -> Result<(), Trouble> {
+    let passed = step(carry).await;
+    trouble::settle(carry, passed).await
+}
+
+async fn step(carry: &mut Carry<'_>) -> Result<(), Trouble> {
     match carry.stored.deployment.state.clone().duty() {
         Duty::Find(intent) => start::find(carry, intent).await,
         Duty::Watch(started) => watch(carry, started).await,
@@ -169,14 +172,7 @@ async fn judge(carry: &mut Carry<'_>, started: &Started, shift: &Shift) -> Resul
         (Ok(snapshot), Err(_)) if snapshot.status != ProviderStatus::Ready => {
             return over(carry, &snapshot).await;
         }
-        (_, Err(error)) | (Err(error), _) => {
-            if now.since(last) > BLIND {
-                let text = format!("no data for {}: {error}", short(now.since(last)));
-                let verdict = verdict(carry, Answer::Inconclusive, "no_data", text);
-                return carry.apply(Event::Judged(verdict)).await;
-            }
-            return Err(carry.provider_trouble(error));
-        }
+        (_, Err(error)) | (Err(error), _) => return Err(carry.provider_trouble(error)),
     };
     carry.look.provider_status = Some(snapshot.word.clone());
     if snapshot.status != ProviderStatus::Ready {
@@ -324,11 +320,12 @@ async fn go_back(carry: &mut Carry<'_>, started: &Started, back: &Return) -> Res
     let snapshot = observe(carry, &side, id).await?;
     match snapshot.status {
         ProviderStatus::Ready => {
-            // Users first; the provider cleans up after.
-            tell_proxy(carry, &side, started, 0).await?;
-            carry.look.measured_weight = None;
-            if carry.stored.deployment.times.restored.is_none() {
-                carry.apply(Event::Restored).await?;
+            // Users first; the provider cleans up after, and it can do both.
+            if tell_proxy(carry, &side, started, 0).await.is_ok() {
+                carry.look.measured_weight = None;
+                if carry.stored.deployment.times.restored.is_none() {
+                    carry.apply(Event::Restored).await?;
+                }
             }
             let sent = side.reach.provider.stop(id, true).await;
             sent.map_err(|e| carry.provider_trouble(e))
