@@ -25,10 +25,12 @@ use std::collections::BTreeMap;
 use pipeyard_model::{
     Conclusion, DeploymentId, EnvironmentName, IncidentId, JobId, ReleaseId, RepoName, RunId,
     ServiceName, Status, Timestamp,
-    plan::{HealthLimit, Otherwise, Strategy},
+    plan::{Otherwise, Strategy},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use pipeyard_model::deployment::{Health, HealthState};
 
 pub use crate::runner::ReasonView;
 
@@ -368,7 +370,7 @@ pub struct DeploymentDetail {
     /// Weights of a canary, in order.
     pub steps: Vec<StepProgress>,
     /// What must hold, and how it stands.
-    pub health: Vec<HealthView>,
+    pub health: Vec<Health>,
     /// What follows when it doesn't hold.
     pub otherwise: Otherwise,
     /// Hosts or container sets.
@@ -398,32 +400,6 @@ pub struct StepProgress {
     pub measured_weight: Option<f64>,
     /// When the weight was set.
     pub started_at: Option<Timestamp>,
-}
-
-/// A limit or comparison, and how it stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct HealthView {
-    /// The limit; absent for a comparison with the old release.
-    pub limit: Option<HealthLimit>,
-    /// `error_rate < 1 %`, `p95_ms < 300`, `error_rate against the old release`.
-    pub text: String,
-    /// `holding`, `broken`, `too_little_data`.
-    pub state: String,
-    /// The new release's value: a share (0 to 1) or milliseconds.
-    pub value: Option<f64>,
-    /// The old release's value over the same time.
-    pub baseline: Option<f64>,
-    /// The value is at least this with 99 % confidence, however often it was looked at. For a
-    /// latency limit it is the share of requests that took longer.
-    pub lower_bound: Option<f64>,
-    /// Requests that it rests on.
-    pub requests: u64,
-    /// Requests that are needed before it can count as holding.
-    pub needed: u64,
-    /// Evidence against "no worse", as a factor: 1 says nothing, at `evidence_limit` it is broken.
-    pub evidence: f64,
-    /// Where evidence is enough.
-    pub evidence_limit: f64,
 }
 
 /// The judge's answer.

@@ -19,17 +19,24 @@ use std::time::Duration;
 
 use pipeyard_model::{
     Timestamp,
-    deployment::{limit_text, short, trimmed},
-    fleet::{ArmReport, LatencyHistogram, TrafficReport},
+    fleet::{ArmReport, TrafficReport},
     plan::HealthLimit,
 };
 use serde::{Deserialize, Serialize};
 
+mod counts;
 mod evidence;
+mod limits;
+mod ruling;
 #[cfg(test)]
 mod simulation;
+mod standing;
 
+pub use counts::Counts;
+
+use counts::{as_bad, share};
 use evidence::{MeanTest, SignTest, sample_marked};
+use limits::{against, allowed, counted};
 
 /// Probability to call a healthy release broken, over all tests and looks together.
 pub const ALPHA: f64 = 0.01;
@@ -47,74 +54,6 @@ const HARD_FOR: Duration = Duration::from_secs(3);
 /// While the evidence against a release is above this, a step doesn't pass.
 const DOUBT: f64 = 10.0;
 
-/// What was counted of one arm in a stretch of time.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Requests that were answered, or given up.
-    pub requests: u64,
-    /// Of these: 5xx or no answer.
-    pub errors: u64,
-    /// Time to the answer's head.
-    pub latency: LatencyHistogram,
-}
-
-impl Counts {
-    fn of(arm: &ArmReport) -> Self {
-        Self {
-            requests: arm.requests.saturating_sub(arm.in_flight),
-            errors: arm.errors,
-            latency: arm.latency.clone(),
-        }
-    }
-
-    fn since(&self, earlier: &Self) -> Self {
-        Self {
-            requests: self.requests.saturating_sub(earlier.requests),
-            errors: self.errors.saturating_sub(earlier.errors),
-            latency: self.latency.since(&earlier.latency),
-        }
-    }
-
-    fn add(&mut self, more: &Self) {
-        self.requests += more.requests;
-        self.errors += more.errors;
-        let buckets = &mut self.latency.buckets;
-        for bucket in &more.latency.buckets {
-            match buckets.binary_search_by_key(&bucket.le_us, |b| b.le_us) {
-                Ok(i) => buckets[i].count += bucket.count,
-                Err(i) => buckets.insert(i, *bucket),
-            }
-        }
-        self.latency.sum_us += more.latency.sum_us;
-    }
-
-    /// Share of errors; none without a request.
-    #[must_use]
-    pub fn error_share(&self) -> Option<f64> {
-        share(self.errors, self.requests)
-    }
-
-    /// A percentile of the latency, in milliseconds.
-    #[must_use]
-    pub fn percentile_ms(&self, percentile: u8) -> Option<f64> {
-        let us = self.latency.quantile_us(f64::from(percentile) / 100.0)?;
-        Some(us as f64 / 1000.0)
-    }
-
-    /// How many took longer than this for certain: buckets that lie above it as a whole.
-    fn slower_than_us(&self, limit_us: u64) -> u64 {
-        let above = |le_us: u64| {
-            let index = LatencyHistogram::index(le_us);
-            index > 0 && LatencyHistogram::upper_us(index - 1) >= limit_us
-        };
-        self.latency.buckets.iter().filter(|b| above(b.le_us)).map(|b| b.count).sum()
-    }
-}
-
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
-}
-
 /// What the judge says after a reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ruling {
@@ -131,31 +70,6 @@ pub struct Finding {
     pub code: &'static str,
     /// In words and numbers.
     pub message: String,
-}
-
-/// How a limit or comparison stands.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Standing {
-    /// The limit; none for a comparison.
-    pub limit: Option<HealthLimit>,
-    /// In words.
-    pub text: String,
-    /// It is broken.
-    pub broken: bool,
-    /// The new release's value: a share, or milliseconds.
-    pub value: Option<f64>,
-    /// The old release's value over the same time.
-    pub baseline: Option<f64>,
-    /// Lower confidence bound of a share.
-    pub lower_bound: Option<f64>,
-    /// Requests that it rests on.
-    pub requests: u64,
-    /// Requests that it needs before it can count as held.
-    pub needed: u64,
-    /// Evidence against it, as a factor.
-    pub evidence: f64,
-    /// Where it is broken.
-    pub evidence_limit: f64,
 }
 
 /// A closed slice, for the record.
@@ -227,7 +141,13 @@ impl Judge {
 
     /// Takes a reading of the proxy's counters. The first one only sets the start. Answers the
     /// ruling and, when a slice closed, that slice.
+    ///
+    /// A reading without one of the two releases is passed over: its counters would seem to begin
+    /// anew when it is back.
     pub fn observe(&mut self, report: &TrafficReport) -> (Ruling, Option<Slice>) {
+        if self.last.is_some() && (report.canary.is_none() || report.stable.is_none()) {
+            return (Ruling::Goes, None);
+        }
         let counts = |arm: &Option<ArmReport>| arm.as_ref().map(Counts::of).unwrap_or_default();
         let now = Last {
             at: report.at,
@@ -311,220 +231,4 @@ impl Judge {
         self.mostly_errors = if bad { self.mostly_errors + 1 } else { 0 };
         Slice { canary, stable }
     }
-
-    fn rule(&self, now: Timestamp) -> Ruling {
-        let after = short(self.age(now));
-        let all = &self.canary;
-        let go_on = self.first_error.is_some_and(|first| now.since(first) >= HARD_FOR);
-        let half = all.requests >= HARD_REQUESTS && all.errors * 2 >= all.requests;
-        if (half && go_on && !as_bad(all, &self.stable)) || self.mostly_errors >= 2 {
-            let message = format!(
-                "{} of {} answers of the new release were errors, after {after}",
-                all.errors, all.requests
-            );
-            return Ruling::Broken(Finding { code: "mostly_errors", message });
-        }
-        for (limit, test) in &self.limits {
-            if test.broken() {
-                let bad = against(limit, all);
-                let total = counted(limit, all);
-                let bound = percent(test.lower_bound().unwrap_or_default());
-                let message = match limit {
-                    HealthLimit::ErrorRate(share) => format!(
-                        "error_rate {} ({bad} of {total}) exceeds {}: lower bound {bound}, after {after}",
-                        percent(bad as f64 / total.max(1) as f64),
-                        percent(*share),
-                    ),
-                    HealthLimit::LatencyMs { percentile, below } => format!(
-                        "p{percentile}_ms {} exceeds {}: {} of requests ({bad} of {total}) took longer, \
-                         where {} may; lower bound {bound}, after {after}",
-                        all.percentile_ms(*percentile).map(trimmed).unwrap_or_default(),
-                        trimmed(*below),
-                        percent(bad as f64 / total.max(1) as f64),
-                        percent(allowed(limit)),
-                    ),
-                };
-                return Ruling::Broken(Finding { code: "limit_broken", message });
-            }
-        }
-        if let Some(message) = self.worse(&after) {
-            return Ruling::Broken(Finding { code: "worse_than_before", message });
-        }
-        Ruling::Goes
-    }
-
-    fn worse(&self, after: &str) -> Option<String> {
-        if !self.errors.broken() && !self.latency.as_ref().is_some_and(SignTest::broken) {
-            return None;
-        }
-        let (new, old) = (&self.canary, &self.stable);
-        let (new_share, old_share) = (new.error_share()?, old.error_share()?);
-        if self.errors.broken()
-            && new_share >= old_share * MATTERS
-            && new_share - old_share >= 0.005
-        {
-            return Some(format!(
-                "error_rate {} ({} of {}) is worse than {} of the old release over the same time: \
-                 evidence {}, where {} is enough, after {after}",
-                percent(new_share),
-                new.errors,
-                new.requests,
-                percent(old_share),
-                factor(self.errors.evidence()),
-                factor(self.errors.enough()),
-            ));
-        }
-        let test = self.latency.as_ref()?;
-        let (new_p95, old_p95) = (new.percentile_ms(95)?, old.percentile_ms(95)?);
-        if test.broken() && new_p95 >= old_p95 * MATTERS && new_p95 - old_p95 >= 20.0 {
-            return Some(format!(
-                "p95_ms {} ({} requests) is worse than {} of the old release over the same time: \
-                 evidence {}, where {} is enough, after {after}",
-                trimmed(new_p95),
-                new.requests,
-                trimmed(old_p95),
-                factor(test.evidence()),
-                factor(test.enough()),
-            ));
-        }
-        None
-    }
-
-    /// Whether there is enough data, and no doubt, to let a step pass; otherwise what is missing.
-    ///
-    /// # Errors
-    /// In words: what is missing.
-    pub fn enough(&self) -> Result<(), String> {
-        for standing in self.standings() {
-            if standing.requests < standing.needed {
-                return Err(format!(
-                    "too little data for {}: {} of {} requests",
-                    standing.text, standing.requests, standing.needed
-                ));
-            }
-            let matters = standing.limit.is_some()
-                || standing.value.unwrap_or_default()
-                    >= standing.baseline.unwrap_or_default() * MATTERS;
-            if standing.evidence >= DOUBT && matters {
-                return Err(format!(
-                    "{} is in doubt: evidence {} against it, where {} is enough",
-                    standing.text,
-                    factor(standing.evidence),
-                    factor(standing.evidence_limit)
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// How every limit and comparison stands.
-    #[must_use]
-    pub fn standings(&self) -> Vec<Standing> {
-        let (new, old) = (&self.canary, &self.stable);
-        let mut all: Vec<Standing> = self
-            .limits
-            .iter()
-            .map(|(limit, test)| {
-                let value = |counts: &Counts| match limit {
-                    HealthLimit::ErrorRate(_) => counts.error_share(),
-                    HealthLimit::LatencyMs { percentile, .. } => counts.percentile_ms(*percentile),
-                };
-                Standing {
-                    limit: Some(*limit),
-                    text: limit_text(limit),
-                    broken: test.broken(),
-                    value: value(new),
-                    baseline: value(old),
-                    lower_bound: test.lower_bound(),
-                    requests: counted(limit, new),
-                    needed: needed(limit),
-                    evidence: test.evidence(),
-                    evidence_limit: test.enough(),
-                }
-            })
-            .collect();
-        let broken = self.worse("").is_some();
-        let compared = |text: &str, test: &SignTest, value: fn(&Counts) -> Option<f64>| Standing {
-            limit: None,
-            text: text.to_owned(),
-            broken: broken && test.broken(),
-            value: value(new),
-            baseline: value(old),
-            lower_bound: None,
-            requests: new.requests,
-            needed: 100,
-            evidence: test.evidence(),
-            evidence_limit: test.enough(),
-        };
-        let errors = "error_rate against the old release";
-        all.push(compared(errors, &self.errors, Counts::error_share));
-        if let Some(test) = &self.latency {
-            let p95 = |counts: &Counts| counts.percentile_ms(95);
-            all.push(compared("p95_ms against the old release", test, p95));
-        }
-        all
-    }
-
-    /// Why it passes, in words and numbers.
-    #[must_use]
-    pub fn why_it_passes(&self, now: Timestamp) -> String {
-        let new = &self.canary;
-        let errors = percent(new.error_share().unwrap_or_default());
-        let p95 = new.percentile_ms(95).map(trimmed).unwrap_or_else(|| "?".into());
-        format!(
-            "all limits held: error_rate {errors} ({} of {}), p95_ms {p95}, after {}",
-            new.errors,
-            new.requests,
-            short(self.age(now))
-        )
-    }
-}
-
-/// The share of requests that may be against the limit.
-fn allowed(limit: &HealthLimit) -> f64 {
-    match limit {
-        HealthLimit::ErrorRate(share) => *share,
-        HealthLimit::LatencyMs { percentile, .. } => 1.0 - f64::from(*percentile) / 100.0,
-    }
-}
-
-/// How many requests are against the limit.
-fn against(limit: &HealthLimit, counts: &Counts) -> u64 {
-    match limit {
-        HealthLimit::ErrorRate(_) => counts.errors.min(counts.requests),
-        HealthLimit::LatencyMs { below, .. } => counts.slower_than_us((below * 1000.0) as u64),
-    }
-}
-
-/// How many requests the limit looks at.
-fn counted(limit: &HealthLimit, counts: &Counts) -> u64 {
-    match limit {
-        HealthLimit::ErrorRate(_) => counts.requests,
-        HealthLimit::LatencyMs { .. } => counts.latency.count(),
-    }
-}
-
-/// How many requests are needed before a limit can count as held: so many that a gross breach
-/// would have been seen.
-fn needed(limit: &HealthLimit) -> u64 {
-    let share = allowed(limit).max(1e-6);
-    match limit {
-        HealthLimit::ErrorRate(_) => (1.0 / share).ceil().clamp(100.0, 1_000.0) as u64,
-        HealthLimit::LatencyMs { .. } => (5.0 / share).ceil().clamp(100.0, 500.0) as u64,
-    }
-}
-
-/// The old release fails about as much: then it isn't the new one's doing.
-fn as_bad(new: &Counts, old: &Counts) -> bool {
-    old.requests >= HARD_REQUESTS
-        && old.error_share().unwrap_or_default() * 2.0 >= new.error_share().unwrap_or_default()
-}
-
-fn percent(share: f64) -> String {
-    let text = format!("{:.1}", share * 100.0);
-    format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
-}
-
-fn factor(evidence: f64) -> String {
-    if evidence >= 1e6 { format!("{evidence:.0e}") } else { format!("{evidence:.0}") }
 }

@@ -19,8 +19,10 @@ use crate::{
     plan::{Batch, HealthLimit, Otherwise, Strategy},
 };
 
+mod health;
 mod machine;
 mod trouble;
+pub use health::{Health, HealthState};
 pub use machine::{Applied, Entry, Event, Refusal};
 pub use trouble::Trouble;
 

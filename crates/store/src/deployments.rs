@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use pipeyard_api::deploys::{
-    Applied, CommitsView, EnvironmentsFile, HealthView, IncidentView, ProviderSpec, SampleView,
+    Applied, CommitsView, EnvironmentsFile, Health, IncidentView, ProviderSpec, SampleView,
     ServiceSpec, TargetView, TimelineView,
 };
 use pipeyard_model::{
@@ -86,7 +86,7 @@ pub struct Look {
     /// Hosts or container sets.
     pub targets: Vec<TargetView>,
     /// How the limits stand.
-    pub health: Vec<HealthView>,
+    pub health: Vec<Health>,
     /// The share that the proxy counted at the present weight, in percent.
     pub measured_weight: Option<f64>,
     /// What it counted at each step, in percent.

@@ -8,8 +8,10 @@
 //!
 //! One pass at a time works on a place; places don't wait for each other.
 
+mod back;
 mod carry;
 mod commits;
+mod judging;
 mod place;
 mod plan;
 mod start;

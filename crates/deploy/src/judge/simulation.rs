@@ -260,6 +260,32 @@ fn a_judge_goes_on_from_its_row_and_over_a_restart_of_the_proxy() {
 }
 
 #[test]
+fn a_release_that_is_away_for_a_reading_is_not_counted_twice() {
+    let mut judge = Judge::new(&limits(), 1);
+    let mut arm = Arm::new(HEALTHY);
+    let mut rng = StdRng::seed_from_u64(5);
+    for second in 0..30 {
+        for _ in 0..5 {
+            arm.answer(&mut rng);
+        }
+        let away = (10..15).contains(&second);
+        let report = TrafficReport {
+            deployment: None,
+            intended: 10,
+            measured: None,
+            measured_requests: 0,
+            since: Timestamp::from_seconds(0),
+            at: Timestamp::from_seconds(second),
+            boot: "a".into(),
+            stable: Some(Arm::new(HEALTHY).report(90)),
+            canary: (!away).then(|| arm.report(10)),
+        };
+        judge.observe(&report);
+    }
+    assert_eq!(judge.requests(), 29 * 5);
+}
+
+#[test]
 fn a_step_does_not_pass_on_too_little_data() {
     let judge = Judge::new(&limits(), 1);
     let missing = judge.enough().unwrap_err();

@@ -77,6 +77,27 @@ async fn a_weight_that_is_never_confirmed_has_an_end_and_the_provider_takes_it_b
 }
 
 #[tokio::test]
+async fn data_that_comes_too_rarely_is_no_reason_to_wait_for_ever() {
+    let h = Harness::new().await;
+    h.shipped("web", "a").await;
+    let id = h.ship("web", "b", canary(&[(10, 30)])).await;
+    h.until(id, |s| matches!(s, State::Shifting(_, shift) if shift.set.is_some())).await;
+    for _ in 0..40 {
+        h.fake.set_down(true);
+        for _ in 0..9 {
+            h.pass().await;
+        }
+        h.fake.set_down(false);
+        h.pass().await;
+    }
+    let d = h.stored(id).await.deployment;
+    let verdict = d.verdict.unwrap();
+    assert_eq!(verdict.code, "too_little_data");
+    assert!(verdict.message.starts_with("fresh data for "), "{}", verdict.message);
+    assert_eq!(h.until_over(id).await, Outcome::RolledBack);
+}
+
+#[tokio::test]
 async fn while_it_goes_back_people_see_who_has_the_traffic() {
     let h = Harness::new().await;
     let id = shifting(&h, Otherwise::Rollback).await;
