@@ -13,6 +13,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<Vec<_>, _>>()?;
     files.retain(|path| path.extension().is_some_and(|e| e == "sql"));
     files.sort();
+    // Two branches may have taken the same number; a database would refuse to open.
+    let number = |path: &PathBuf| -> Option<String> {
+        Some(path.file_name()?.to_str()?.split('_').next()?.to_owned())
+    };
+    if let Some(pair) = files.windows(2).find(|pair| number(&pair[0]) == number(&pair[1])) {
+        let [a, b] = [pair[0].display(), pair[1].display()];
+        return Err(format!("{a} and {b} have the same number: give the later one the next").into());
+    }
     // A name by content: the macros must not read a database of an older schema.
     let mut sql = String::new();
     for file in &files {
