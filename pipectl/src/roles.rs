@@ -63,6 +63,10 @@ pub(crate) struct Server {
     /// A proxy that ends TLS stands in front.
     #[arg(long, env = "PIPEYARD_TRUSTED_PROXY")]
     trusted_proxy: bool,
+    /// Remove logs and artifacts so many days after their run has ended; 0 keeps them for ever. 90 if
+    /// absent.
+    #[arg(long, env = "PIPEYARD_KEEP_DAYS", value_name = "DAYS")]
+    keep_days: Option<u32>,
     /// Runners may register with the token in this file.
     #[arg(long, env = "PIPEYARD_RUNNER_TOKEN_FILE")]
     runner_token_file: Option<PathBuf>,
@@ -88,6 +92,7 @@ impl Server {
             .with("data_dir", text(&self.data))
             .with("public_url", self.public_url.clone())
             .with("trusted_proxy", self.trusted_proxy.then_some(true))
+            .with("keep_days", self.keep_days.map(i64::from))
             .with("credentials", (!credentials.is_empty()).then_some(credentials))
             .table();
         self.file.settings("server", given)

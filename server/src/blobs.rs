@@ -1,30 +1,61 @@
 //! Bytes by their SHA-256: artifacts and releases.
 //!
 //! A blob is durable, whole and checked before its name exists, so a reader never sees half of
-//! one, and the same bytes are kept once. Nothing here says who may read a blob, and nothing
-//! deletes one.
+//! one, and the same bytes are kept once. Nothing here says who may read a blob, or who needs it. One
+//! is removed only by [`Locked`], while nobody keeps the same bytes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt as _;
+use tokio::{
+    io::AsyncWriteExt as _,
+    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
+};
 
 /// The content-addressed store, `<root>/sha256/ab/abcd...`.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     root: PathBuf,
+    /// By the first byte of the SHA-256: read by those who keep bytes, until something in the
+    /// database needs them; written by those who remove.
+    locks: Arc<[Arc<RwLock<()>>]>,
 }
 
-/// A stored blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A stored blob. It can't be removed while this lives: store a row that needs it before the end.
+#[derive(Debug)]
+#[must_use = "without a row that needs it the blob is nobody's"]
 pub struct Blob {
     /// Of its bytes, 64 hex digits.
     pub sha256: String,
     /// Bytes.
     pub size: u64,
+    _kept: OwnedRwLockReadGuard<()>,
+}
+
+/// A blob that nobody keeps meanwhile.
+#[derive(Debug)]
+pub struct Locked {
+    path: PathBuf,
+    _alone: OwnedRwLockWriteGuard<()>,
+}
+
+impl Locked {
+    /// Removes it from the disk, if it is there.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn remove(self) -> std::io::Result<()> {
+        match tokio::fs::remove_file(&self.path).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
 }
 
 /// Why nothing was stored.
@@ -63,7 +94,8 @@ impl Blobs {
             std::fs::create_dir_all(&folder)
                 .with_context(|| format!("failed to create {}", folder.display()))?;
         }
-        Ok(Self { root })
+        let locks = (0..=u8::MAX).map(|_| Arc::default()).collect();
+        Ok(Self { root, locks })
     }
 
     /// Removes what transfers left that a crash ended. Only for the one process that serves, before
@@ -119,18 +151,17 @@ impl Blobs {
         file.flush().await?;
         file.get_ref().sync_all().await?;
         let target = self.place(&sha256);
+        let kept = Arc::clone(self.lock_of(&sha256)).read_owned().await;
         tokio::task::spawn_blocking(move || keep(partial, &target))
             .await
             .map_err(std::io::Error::other)??;
-        Ok(Blob { sha256, size })
+        Ok(Blob { sha256, size, _kept: kept })
     }
 
     /// Where the blob lies, if it is there. `None` also for text that isn't a SHA-256.
     #[must_use]
     pub fn path(&self, sha256: &str) -> Option<PathBuf> {
-        let plain =
-            sha256.len() == 64 && sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let path = plain.then(|| self.place(sha256))?;
+        let path = is_digest(sha256).then(|| self.place(sha256))?;
         path.is_file().then_some(path)
     }
 
@@ -145,9 +176,27 @@ impl Blobs {
         }
     }
 
+    /// Locks a blob for its removal. `None` while somebody keeps the same bytes, or for text that
+    /// isn't a SHA-256.
+    #[must_use]
+    pub fn lock(&self, sha256: &str) -> Option<Locked> {
+        let path = is_digest(sha256).then(|| self.place(sha256))?;
+        let alone = Arc::clone(self.lock_of(sha256)).try_write_owned().ok()?;
+        Some(Locked { path, _alone: alone })
+    }
+
+    fn lock_of(&self, sha256: &str) -> &Arc<RwLock<()>> {
+        let first = u8::from_str_radix(&sha256[..2], 16).unwrap_or_default();
+        &self.locks[usize::from(first)]
+    }
+
     fn place(&self, sha256: &str) -> PathBuf {
         self.root.join("sha256").join(&sha256[..2]).join(sha256)
     }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Gives the synced bytes their name, durably.
@@ -189,10 +238,13 @@ mod tests {
         let blobs = Blobs::open(folder.path()).unwrap();
         let upper = ABC.to_uppercase();
         let blob = blobs.put_stream(bytes(&[b"a", b"bc"]), 3, Some(&upper)).await.unwrap();
-        assert_eq!(blob, Blob { sha256: ABC.to_owned(), size: 3 });
+        assert_eq!((blob.sha256.as_str(), blob.size), (ABC, 3));
+        // While somebody is about to need it, it stays.
+        assert!(blobs.lock(ABC).is_none());
         assert_eq!(std::fs::read(blobs.path(ABC).unwrap()).unwrap(), b"abc");
         // The same bytes again are the same blob.
-        assert_eq!(blobs.put_stream(bytes(&[b"abc"]), 3, None).await.unwrap(), blob);
+        let again = blobs.put_stream(bytes(&[b"abc"]), 3, None).await.unwrap();
+        assert_eq!(again.sha256, blob.sha256);
         assert_eq!(leftovers(&blobs), 0);
     }
 

@@ -1,6 +1,6 @@
 //! The server's settings: one struct, unknown keys are errors.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct ServerConfig {
     /// Credentials of deploy providers: the name that an environment uses, and a JSON file with
     /// `access_key_id`, `secret_access_key` and, for the fleet, `token`. Read when it is needed.
     pub credentials: BTreeMap<String, PathBuf>,
+    /// Logs and artifacts are removed so many days after their run has ended; 0 keeps them for ever.
+    /// Releases that are deployed, or could be gone back to, stay.
+    pub keep_days: u32,
     /// How often the refs of every repository are compared with the last seen, in seconds.
     pub refs_seconds: u64,
 }
@@ -43,6 +46,7 @@ impl Default for ServerConfig {
             notify_private: false,
             max_artifact_bytes: 1 << 30,
             credentials: BTreeMap::new(),
+            keep_days: 90,
             refs_seconds: 60,
         }
     }
@@ -61,6 +65,12 @@ impl ServerConfig {
             self.listen
         );
         Ok(())
+    }
+
+    /// How long logs and artifacts are kept; for ever if absent.
+    #[must_use]
+    pub fn keep(&self) -> Option<Duration> {
+        (self.keep_days > 0).then(|| Duration::from_secs(u64::from(self.keep_days) * 24 * 3600))
     }
 
     /// The address for links, without a slash at its end.

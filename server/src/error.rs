@@ -1,11 +1,14 @@
 //! Errors as HTTP answers: a public message for the caller, the cause for the log.
 
+use std::fmt::Display;
+
 use axum::{
     Json,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use pipeyard_api::{ApiError, ErrorBody};
+use pipeyard_model::Timestamp;
 use pipeyard_store::StoreError;
 
 /// The result of a handler.
@@ -37,6 +40,13 @@ impl Failure {
     /// 400.
     pub fn bad_request(code: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 410 for something that was removed because of its age; `what` in words: `the log of job test`.
+    pub fn removed(code: &str, what: impl Display, at: Timestamp) -> Self {
+        let day: String = at.to_string().chars().take(10).collect();
+        Self::new(StatusCode::GONE, code, format!("{what} was removed on {day} because of its age"))
+            .hint("keep_days in the server's settings says how long logs and artifacts are kept")
     }
 
     /// 404 for something in words: `run 81`.

@@ -24,7 +24,7 @@ const step = (n, name, from, to, line, more = {}) => ({
 });
 
 const attempt = (epoch, from, to, conclusion, more = {}) => ({
-  epoch, runner: 'yard-1', started_at: at(from), finished_at: to === null ? null : at(to), conclusion, reason: null, log_bytes: 81_234, steps: [], tests: null, ...more,
+  epoch, runner: 'yard-1', started_at: at(from), finished_at: to === null ? null : at(to), conclusion, reason: null, log_bytes: 81_234, log_removed_at: null, steps: [], tests: null, ...more,
 });
 
 let jobNumber = 0;
@@ -130,8 +130,8 @@ for (let id = 78; id > 0; id -= 1) {
 }
 
 export const artifacts = [
-  { id: 'a1', run: 80, job: 'package', path: 'shop.tar.gz', size: 1_482_112, sha256: sha(4711).repeat(2).slice(0, 64), created_at: at(2466) },
-  { id: 'a2', run: 80, job: 'test', path: 'target/coverage.html', size: 88_120, sha256: sha(815).repeat(2).slice(0, 64), created_at: at(2455) },
+  { id: 'a1', run: 80, job: 'package', path: 'shop.tar.gz', size: 1_482_112, sha256: sha(4711).repeat(2).slice(0, 64), created_at: at(2466), removed_at: null },
+  { id: 'a2', run: 80, job: 'test', path: 'target/coverage.html', size: 88_120, sha256: sha(815).repeat(2).slice(0, 64), created_at: at(2455), removed_at: null },
 ];
 
 export const runners = [

@@ -177,6 +177,8 @@ pub struct AttemptView {
     pub reason: Option<ReasonView>,
     /// Bytes of its log so far.
     pub log_bytes: u64,
+    /// When its log was removed because of its age.
+    pub log_removed_at: Option<Timestamp>,
     /// Its steps.
     #[serde(default)]
     pub steps: Vec<StepView>,
@@ -298,6 +300,8 @@ pub struct ArtifactView {
     pub sha256: String,
     /// When it was kept.
     pub created_at: Timestamp,
+    /// When its bytes were removed because of its age.
+    pub removed_at: Option<Timestamp>,
 }
 
 /// A repository.

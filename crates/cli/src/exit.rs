@@ -115,7 +115,7 @@ impl From<ClientError> for Failure {
             ClientError::Refused { status, error } => {
                 let exit = match status {
                     401 | 403 => Exit::Permission,
-                    404 => Exit::NotFound,
+                    404 | 410 => Exit::NotFound,
                     400 | 413 | 422 => Exit::Usage,
                     503 => Exit::Unreachable,
                     _ => Exit::Failed,

@@ -10,7 +10,7 @@ use pipeyard_store::{
 
 use crate::{
     SqliteStore,
-    column::{failed, number, parse, to_i64},
+    column::{failed, number, parse, time, to_i64},
 };
 
 struct Row {
@@ -21,6 +21,7 @@ struct Row {
     size: i64,
     sha256: String,
     created_at: i64,
+    removed_at: Option<i64>,
 }
 
 impl Row {
@@ -33,6 +34,7 @@ impl Row {
             size: number("artifacts", "size", &self.id, self.size)?,
             sha256: self.sha256,
             created_at: Timestamp(self.created_at),
+            removed_at: time(self.removed_at),
         })
     }
 }
@@ -85,7 +87,7 @@ impl Artifacts for SqliteStore {
     async fn artifacts(&self, run: RunId) -> StoreResult<Vec<ArtifactView>> {
         let rows = sqlx::query_as!(
             Row,
-            "SELECT a.id, j.run, j.name, a.path, a.size, a.sha256, a.created_at
+            "SELECT a.id, j.run, j.name, a.path, a.size, a.sha256, a.created_at, a.removed_at
              FROM jobs j JOIN artifacts a ON a.job = j.id AND a.epoch = j.epoch
              WHERE j.run = ? ORDER BY j.position, a.path LIMIT 10000",
             run.0
@@ -100,7 +102,7 @@ impl Artifacts for SqliteStore {
         let id = id.to_string();
         let row = sqlx::query_as!(
             Row,
-            "SELECT a.id, j.run, j.name, a.path, a.size, a.sha256, a.created_at
+            "SELECT a.id, j.run, j.name, a.path, a.size, a.sha256, a.created_at, a.removed_at
              FROM artifacts a JOIN jobs j ON j.id = a.job WHERE a.id = ?",
             id
         )
@@ -114,7 +116,7 @@ impl Artifacts for SqliteStore {
         let job = job.to_string();
         let row = sqlx::query_as!(
             Row,
-            "SELECT a.id, j.run, j.name, a.path, a.size, a.sha256, a.created_at
+            "SELECT a.id, j.run, j.name, a.path, a.size, a.sha256, a.created_at, a.removed_at
              FROM jobs j JOIN artifacts a ON a.job = j.id AND a.epoch = j.epoch
              WHERE j.id = ? AND a.path = ?",
             job,

@@ -20,6 +20,7 @@ mod jobs;
 mod outbox;
 mod queue;
 mod repos;
+mod retention;
 mod run_view;
 mod runners;
 mod runs;

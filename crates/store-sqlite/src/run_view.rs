@@ -286,7 +286,7 @@ async fn attempts(
 ) -> StoreResult<BTreeMap<String, Vec<AttemptView>>> {
     let rows = sqlx::query!(
         "SELECT a.job, a.epoch, n.name AS runner, a.started_at, a.finished_at, a.conclusion, a.reason_code,
-                a.reason_message, a.log_bytes
+                a.reason_message, a.log_bytes, a.log_removed_at
          FROM jobs AS j JOIN attempts AS a ON a.job = j.id JOIN runners AS n ON n.id = a.runner
          WHERE j.run = ?1 AND (?2 IS NULL OR j.name = ?2) ORDER BY a.job, a.epoch",
         run.0,
@@ -310,6 +310,7 @@ async fn attempts(
             )?,
             reason: column::reason_view(row.reason_code, row.reason_message),
             log_bytes: row.log_bytes.unsigned_abs(),
+            log_removed_at: column::time(row.log_removed_at),
             steps: vec![],
             tests: None,
         };

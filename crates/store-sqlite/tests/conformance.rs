@@ -31,6 +31,10 @@ async fn open(folder: &tempfile::TempDir) -> (SqliteStore, ManualClock) {
 }
 
 promises! {
+    age:
+        what_is_old_is_given_up,
+        bytes_that_are_kept_again_are_needed,
+        a_release_is_kept_while_it_may_be_needed;
     claims:
         parallel_claims_give_each_job_once,
         the_oldest_run_goes_first,

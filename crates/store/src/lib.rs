@@ -19,6 +19,7 @@ pub mod intake;
 pub mod outbox;
 pub mod queue;
 pub mod repos;
+pub mod retention;
 pub mod runners;
 pub mod runs;
 pub mod secrets;
@@ -37,6 +38,7 @@ pub trait Store:
     + outbox::Outbox
     + queue::Queue
     + repos::Repos
+    + retention::Retention
     + runners::Runners
     + runs::Runs
     + secrets::Secrets
@@ -58,6 +60,7 @@ impl<T> Store for T where
         + outbox::Outbox
         + queue::Queue
         + repos::Repos
+        + retention::Retention
         + runners::Runners
         + runs::Runs
         + secrets::Secrets

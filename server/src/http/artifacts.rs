@@ -146,7 +146,7 @@ async fn list(
 /// The bytes of an artifact. `Range` and `If-Range` are honoured.
 #[utoipa::path(get, path = "/api/artifacts/{id}", tag = "artifacts", params(("id" = ArtifactId, Path,)),
     responses((status = 200, content_type = "application/octet-stream"), (status = 206),
-        (status = 404, body = ErrorBody), (status = 416, body = ErrorBody)))]
+        (status = 404, body = ErrorBody), (status = 410, body = ErrorBody), (status = 416, body = ErrorBody)))]
 async fn download(
     State(state): State<AppState>,
     _auth: Auth,
@@ -155,6 +155,10 @@ async fn download(
 ) -> ApiResult<Response> {
     let missing = || Failure::not_found(format_args!("artifact {id}"));
     let artifact = state.store.artifact(id).await?.ok_or_else(missing)?;
+    if let Some(at) = artifact.removed_at {
+        let what = format_args!("artifact {} of run {}", artifact.path, artifact.run);
+        return Err(Failure::removed("artifact_removed", what, at));
+    }
     let file = state.blobs.open_blob(&artifact.sha256).await.map_err(Failure::internal)?;
     let mut file = file.ok_or_else(|| {
         Failure::internal(format!("artifact {id}: blob {} is gone", artifact.sha256))

@@ -3,6 +3,7 @@
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::StatusCode,
 };
 use pipeyard_api::{
     ErrorBody,
@@ -17,7 +18,10 @@ use pipeyard_model::{
     deployment::{Deployment, Outcome, Purpose, State as Stands},
     plan::{Batch, Otherwise, Strategy},
 };
-use pipeyard_store::deployments::{Look, NewDeployment, Place};
+use pipeyard_store::{
+    deployments::{Look, NewDeployment, Place},
+    retention::KEPT_RELEASES,
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -193,7 +197,8 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
     params(("env" = EnvironmentName, Path,), ("service" = ServiceName, Path,)),
     request_body = RollBack,
     responses((status = 200, body = DeploymentView), (status = 403, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 410, body = ErrorBody)))]
 async fn rollback(
     State(state): State<AppState>,
     auth: Auth,
@@ -227,6 +232,14 @@ async fn rollback(
     let target = target(&state, &serving, body.to).await?.ok_or_else(|| {
         nothing(&format!("no other release succeeded before deployment {}", serving.id))
     })?;
+    if state.blobs.path(&target.release.sha256).is_none() {
+        let message = format!(
+            "the bundle of deployment {} was removed because of its age; those of the last {KEPT_RELEASES} releases of a service are kept",
+            target.id
+        );
+        return Err(Failure::new(StatusCode::GONE, "release_removed", message)
+            .hint("run its commit again, or go back to a newer release"));
+    }
     let new = NewDeployment {
         environment,
         service,

@@ -85,17 +85,19 @@ async fn resolve(
     epoch: Option<u32>,
 ) -> ApiResult<Option<Target>> {
     let Some(view) = state.store.job(run, &job).await? else { return Ok(None) };
-    let epoch = match epoch {
-        None => view.attempts.last().map(|attempt| attempt.epoch),
+    let chosen = match epoch {
+        None => view.attempts.last(),
         Some(wanted) => {
-            let known = view.attempts.iter().any(|attempt| attempt.epoch == Epoch(wanted));
-            if !known {
-                return Err(Failure::not_found(format_args!("attempt {wanted} of job {job}")));
-            }
-            Some(Epoch(wanted))
+            let known = view.attempts.iter().find(|attempt| attempt.epoch == Epoch(wanted));
+            let unknown = || Failure::not_found(format_args!("attempt {wanted} of job {job}"));
+            Some(known.ok_or_else(unknown)?)
         }
     };
-    let attempt = epoch.map(|epoch| AttemptId { job: view.id, epoch });
+    if let Some((attempt, at)) = chosen.and_then(|a| Some((a.epoch, a.log_removed_at?))) {
+        let what = format_args!("the log of job {job} in run {run}, attempt {attempt},");
+        return Err(Failure::removed("log_removed", what, at));
+    }
+    let attempt = chosen.map(|chosen| AttemptId { job: view.id, epoch: chosen.epoch });
     Ok(Some(Target { run, job, attempt, finished: view.status == Status::Finished }))
 }
 
@@ -120,7 +122,7 @@ struct PageQuery {
 /// Lines of a log by their numbers.
 #[utoipa::path(get, path = "/api/runs/{run}/jobs/{name}/log", tag = "logs",
     params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), PageQuery),
-    responses((status = 200, body = LogPage), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = LogPage), (status = 404, body = ErrorBody), (status = 410, body = ErrorBody)))]
 async fn page(
     State(state): State<AppState>,
     _auth: Auth,
@@ -153,7 +155,7 @@ struct AttemptQuery {
 #[utoipa::path(get, path = "/api/runs/{run}/jobs/{name}/log/raw", tag = "logs",
     params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), AttemptQuery),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 206, body = String,
-        content_type = "text/plain"), (status = 404, body = ErrorBody), (status = 416, body = ErrorBody)))]
+        content_type = "text/plain"), (status = 404, body = ErrorBody), (status = 410, body = ErrorBody), (status = 416, body = ErrorBody)))]
 async fn raw(
     State(state): State<AppState>,
     _auth: Auth,
@@ -219,7 +221,7 @@ struct SearchQuery {
 /// Which lines hold a text.
 #[utoipa::path(get, path = "/api/runs/{run}/jobs/{name}/log/search", tag = "logs",
     params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), SearchQuery),
-    responses((status = 200, body = LogMatches), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = LogMatches), (status = 404, body = ErrorBody), (status = 410, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn search(
     State(state): State<AppState>,
     _auth: Auth,
@@ -262,7 +264,7 @@ struct FollowQuery {
     params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), FollowQuery,
         ("last-event-id" = Option<u64>, Header, description = "resume after this line")),
     responses((status = 200, body = [LogLine], content_type = "text/event-stream"),
-        (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 404, body = ErrorBody), (status = 410, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn follow(
     State(state): State<AppState>,
     _auth: Auth,

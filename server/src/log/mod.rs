@@ -165,6 +165,28 @@ impl Logs {
         Ok(())
     }
 
+    /// Removes an attempt's log in every form, if there is one. Only for an attempt that is over.
+    ///
+    /// # Errors
+    /// When the disk refuses; what is left goes the next time.
+    pub async fn remove(&self, attempt: AttemptId) -> io::Result<()> {
+        self.table().remove(&attempt);
+        let folder = self.folder(attempt.job);
+        blocking(move || {
+            // The sealed log before its index, so that no reader finds one without the other.
+            for form in ["log", "zst", "idx"] {
+                match std::fs::remove_file(folder.join(format!("{}.{form}", attempt.epoch))) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    other => other?,
+                }
+            }
+            // Other attempts of the job may have theirs.
+            let _ = std::fs::remove_dir(folder);
+            Ok(())
+        })
+        .await
+    }
+
     /// Attempts whose log this process has used and not sealed.
     #[must_use]
     pub fn in_use(&self) -> Vec<AttemptId> {

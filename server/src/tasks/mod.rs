@@ -8,6 +8,7 @@ pub mod leases;
 pub mod logs;
 pub mod outbox;
 pub mod refs;
+pub mod retention;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -23,5 +24,6 @@ pub fn start(state: &AppState, shutdown: &CancellationToken) -> TaskTracker {
     tasks.spawn(outbox::run(state.clone(), shutdown.clone()));
     tasks.spawn(deploy::run(state.clone(), shutdown.clone()));
     tasks.spawn(dora::run(state.clone(), shutdown.clone()));
+    tasks.spawn(retention::run(state.clone(), shutdown.clone()));
     tasks
 }

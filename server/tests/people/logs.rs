@@ -14,7 +14,7 @@ use crate::support::{Answer, NOW, ONE_JOB, RUNNER_KEY, Server};
 const LOG: &str = "/api/runs/1/jobs/test/log";
 
 /// Lines of step 1 with these texts.
-fn lines(texts: &[&str]) -> Vec<u8> {
+pub(crate) fn lines(texts: &[&str]) -> Vec<u8> {
     let mut log = Vec::new();
     for text in texts {
         Head { at: NOW, step: 1, stream: Stream::Stdout, goes_on: false }.write(&mut log);

@@ -8,6 +8,7 @@ mod documented;
 mod events;
 mod logs;
 mod outbox;
+mod retention;
 mod runs;
 mod secrets;
 mod support;

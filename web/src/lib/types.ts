@@ -77,6 +77,7 @@ export interface Attempt {
   conclusion: Conclusion | null;
   reason: Reason | null;
   log_bytes: number;
+  log_removed_at: Time | null;
   steps: Step[];
   tests: TestSummary | null;
 }
@@ -178,6 +179,7 @@ export interface Artifact {
   size: number;
   sha256: string;
   created_at: Time;
+  removed_at: Time | null;
 }
 
 export interface Repo {

@@ -49,6 +49,7 @@ impl Artifacts {
                         Column("PATH", |r| cell(&r["path"])),
                         Column("SIZE", |r| cell(&r["size"])),
                         Column("SHA256", |r| cell(&r["sha256"])),
+                        Column("REMOVED", |r| cell(&r["removed_at"])),
                     ],
                 )?;
             }

@@ -18,7 +18,7 @@ use crate::{
     repos::{Forge, Repo},
 };
 
-fn artifact(attempt: AttemptId, path: &str, digit: &str) -> NewArtifact {
+pub(super) fn artifact(attempt: AttemptId, path: &str, digit: &str) -> NewArtifact {
     NewArtifact {
         id: ArtifactId::new(),
         attempt,

@@ -7,6 +7,7 @@
 
 mod make;
 
+pub mod age;
 pub mod claims;
 pub mod deploys;
 pub mod ends;

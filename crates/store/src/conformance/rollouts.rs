@@ -46,7 +46,7 @@ fn turn() -> Event {
 }
 
 /// Ships a commit all at once.
-async fn ship<S: Store + ?Sized>(
+pub(super) async fn ship<S: Store + ?Sized>(
     store: &S,
     clock: &ManualClock,
     service: &str,

@@ -45,6 +45,13 @@ pub(super) async fn release(
             format!("job {job} kept no artifact {path:?}: name it under the job's `artifacts`"),
         )));
     };
+    if let Some(at) = artifact.removed_at {
+        let day: String = at.to_string().chars().take(10).collect();
+        let text = format!(
+            "artifact {path:?} of job {job} was removed on {day} because of its age: run {job} again"
+        );
+        return Ok(Err(Reason::new("release_removed", text)));
+    }
     let Some(repo) = state.store.repo(ready.repo).await? else {
         return Ok(Err(Reason::new("release_missing", "the repository is gone")));
     };
