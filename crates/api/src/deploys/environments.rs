@@ -1,0 +1,208 @@
+//! Where releases go: the environments file, and environments as they are.
+
+use std::collections::BTreeMap;
+
+use pipeyard_model::{DeploymentId, EnvironmentName, ServiceName, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ReleaseView;
+
+/// What `pipectl envs apply FILE` sends: every environment that there should be. An environment or
+/// service that the file doesn't name is retired: it keeps its history and takes no deployments.
+///
+/// ```yaml
+/// environments:
+///   production:
+///     production: true
+///     provider:
+///       endpoint: http://127.0.0.1:8471
+///       region: local
+///       credentials: fleet
+///     services:
+///       web:
+///         listen: 8480
+///         container: {image: "shop-base:1", port: 8080, health_path: /healthz, replicas: 2}
+///       worker:
+///         listen: 8481
+///         hosts: {tags: {role: worker}, count: 3, health_path: /healthz}
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentsFile {
+    /// By name.
+    pub environments: BTreeMap<EnvironmentName, EnvironmentSpec>,
+}
+
+/// Where to ship.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentSpec {
+    /// Whether people depend on it; DORA metrics count production only.
+    #[serde(default)]
+    pub production: bool,
+    /// Who carries deployments out.
+    pub provider: ProviderSpec,
+    /// What is shipped to it.
+    pub services: BTreeMap<ServiceName, ServiceSpec>,
+}
+
+/// A CodeDeploy endpoint: the embedded fleet or AWS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderSpec {
+    /// The fleet's address. Absent: AWS, where you made the application and the group yourself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region that requests are signed for.
+    #[serde(default = "local_region")]
+    pub region: String,
+    /// The name of a credentials file in the server's configuration. Absent: what the AWS SDK
+    /// finds by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<String>,
+}
+
+fn local_region() -> String {
+    "local".to_owned()
+}
+
+/// A service in an environment. Exactly one of `container` and `hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// The loopback port at which the fleet's proxy takes requests for it.
+    pub listen: u16,
+    /// Sets of equal containers behind the proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerSpec>,
+    /// Hosts that run `pipectl agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<HostsSpec>,
+    /// What follows a push while another release waits for its turn.
+    #[serde(default)]
+    pub queue: QueuePolicy,
+}
+
+/// What follows when releases wait for their turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QueuePolicy {
+    /// The newest takes the place of those that wait.
+    #[default]
+    NewestWins,
+    /// Each is shipped, in order.
+    InOrder,
+}
+
+/// A service of equal containers. A bundle is unpacked into `/app` of the base image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSpec {
+    /// The base image.
+    pub image: String,
+    /// The command, `[program, argument, ...]`. Empty: the image's own.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// The port on which the program listens.
+    pub port: u16,
+    /// A path that answers 2xx when the program can take requests.
+    #[serde(default = "slash")]
+    pub health_path: String,
+    /// How many containers, 1 to 100.
+    #[serde(default = "one")]
+    pub replicas: u32,
+    /// How long a new set may take until every container answers its health check, 5 to 3,600.
+    #[serde(default = "minute")]
+    pub healthy_within_seconds: u32,
+    /// Environment of the program; no secrets.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// A service on hosts; the bundle has an `appspec.yml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostsSpec {
+    /// Tags that a host must all have.
+    pub tags: BTreeMap<String, String>,
+    /// How many hosts there are; sizes the batches of a rolling deployment.
+    pub count: u32,
+    /// A path that answers 2xx when the program can take requests.
+    #[serde(default = "slash")]
+    pub health_path: String,
+    /// How long a host may take until its program answers its health check, 5 to 3,600.
+    #[serde(default = "minute")]
+    pub healthy_within_seconds: u32,
+}
+
+fn slash() -> String {
+    "/".to_owned()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn minute() -> u32 {
+    60
+}
+
+/// What an apply changed, or would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Applied {
+    /// Nothing was written: it was only asked for.
+    pub dry_run: bool,
+    /// Empty when everything was so already.
+    pub changes: Vec<EnvironmentChange>,
+}
+
+/// One change of an apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnvironmentChange {
+    /// `added`, `changed`, `retired`, `restored`.
+    pub change: String,
+    /// `environment production` or `service production/web`.
+    pub what: String,
+    /// The fields that differ: `container.replicas: 2 -> 3`.
+    pub fields: Vec<String>,
+}
+
+/// An environment as it is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EnvironmentView {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// Whether people depend on it.
+    pub production: bool,
+    /// Who carries deployments out.
+    pub provider: ProviderSpec,
+    /// What is shipped to it, by name.
+    pub services: Vec<ServiceView>,
+}
+
+/// A service in an environment as it is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: ServiceName,
+    /// How it is defined.
+    pub spec: ServiceSpec,
+    /// What serves now: the last deployment that succeeded.
+    pub serving: Option<Serving>,
+    /// The deployment that is under way.
+    pub active: Option<DeploymentId>,
+    /// Deployments that wait for approval or for their turn.
+    pub waiting: Vec<DeploymentId>,
+}
+
+/// What serves now.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Serving {
+    /// The deployment that brought it.
+    pub deployment: DeploymentId,
+    /// The release.
+    pub release: ReleaseView,
+    /// Since when all of the traffic goes to it.
+    pub since: Timestamp,
+}
