@@ -7,7 +7,7 @@ import { chosenAttempt, chosenJob } from './run.ts';
 import type { Attempt, Job } from './types.ts';
 
 const attempt = (epoch: number): Attempt => ({
-  epoch, runner: 'one', started_at: '2026-03-01T12:00:00Z', finished_at: '2026-03-01T12:00:09Z', conclusion: 'success', reason: null, log_bytes: 1, steps: [], tests: null,
+  epoch, runner: 'one', started_at: '2026-03-01T12:00:00Z', finished_at: '2026-03-01T12:00:09Z', conclusion: 'success', reason: null, log_bytes: 1, log_removed_at: null, steps: [], tests: null,
 });
 const job = (name: string, more: Partial<Job> = {}): Job => ({
   id: name, name, node: 'job', needs: [], status: 'finished', conclusion: 'success', reason: null, epoch: 2, started_at: null, finished_at: null, steps: [],
