@@ -1,6 +1,9 @@
 //! The forms in which a secret may stand in a log.
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use base64::{
     Engine,
@@ -9,37 +12,66 @@ use base64::{
 
 use crate::MIN_LEN;
 
+/// Whether tools break a form into lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breaks {
+    /// It stands in one piece.
+    Never,
+    /// A line may end after any of its letters.
+    Anywhere,
+}
+
+/// The forms of secrets.
+pub type Patterns = BTreeMap<Vec<u8>, Breaks>;
+
 /// Adds every form of `secret` to `patterns`: the whole of it and each of its lines that is long
 /// enough, raw and as base64 (standard and URL-safe, at each of the three offsets), hex, JSON, URI
 /// and XML.
-pub fn of(secret: &str, patterns: &mut BTreeSet<Vec<u8>>) {
+pub fn of(secret: &str, patterns: &mut Patterns) {
     let mut parts: BTreeSet<&str> = BTreeSet::from([secret, secret.trim()]);
     parts.extend(secret.lines().map(str::trim));
     for part in parts.into_iter().filter(|part| part.len() >= MIN_LEN) {
-        let mut add = |form: String| patterns.insert(form.into_bytes());
-        add(part.to_owned());
-        add(hex::encode(part));
-        add(hex::encode_upper(part));
-        add(json(part, |_| false));
-        add(json(part, |letter| !letter.is_ascii()));
-        add(json(part, |letter| matches!(letter, '<' | '>' | '&')));
-        add(json(part, |_| false).replace('/', "\\/"));
-        add(uri(part, b"-_.~", true));
-        add(uri(part, b"-_.~", false));
-        add(uri(part, b"-_.~!'()*", true));
-        add(uri(part, b"-_.~", true).replace("%20", "+"));
-        add(xml(part, "&quot;", "&apos;"));
-        add(xml(part, "&quot;", "&#39;"));
-        add(xml(part, "&#34;", "&#39;"));
-        add(xml(part, "\"", "'"));
-        add(xml(part, "&quot;", "'"));
-        for offset in 0..3 {
-            add(base64_at(part, offset, &STANDARD));
-            add(base64_at(part, offset, &URL_SAFE));
+        for form in in_one_piece(part) {
+            patterns.entry(form.into_bytes()).or_insert(Breaks::Never);
         }
-        add(STANDARD.encode(part));
-        add(URL_SAFE.encode(part));
+        for form in in_lines(part) {
+            patterns.insert(form.into_bytes(), Breaks::Anywhere);
+        }
     }
+}
+
+fn in_one_piece(part: &str) -> [String; 14] {
+    [
+        part.to_owned(),
+        json(part, |_| false),
+        json(part, |letter| !letter.is_ascii()),
+        json(part, |letter| matches!(letter, '<' | '>' | '&')),
+        json(part, |_| false).replace('/', "\\/"),
+        uri(part, b"-_.~", true),
+        uri(part, b"-_.~", false),
+        uri(part, b"-_.~!'()*", true),
+        uri(part, b"-_.~", true).replace("%20", "+"),
+        xml(part, "&quot;", "&apos;"),
+        xml(part, "&quot;", "&#39;"),
+        xml(part, "&#34;", "&#39;"),
+        xml(part, "\"", "'"),
+        xml(part, "&quot;", "'"),
+    ]
+}
+
+fn in_lines(part: &str) -> [String; 10] {
+    [
+        hex::encode(part),
+        hex::encode_upper(part),
+        base64_at(part, 0, &STANDARD),
+        base64_at(part, 1, &STANDARD),
+        base64_at(part, 2, &STANDARD),
+        base64_at(part, 0, &URL_SAFE),
+        base64_at(part, 1, &URL_SAFE),
+        base64_at(part, 2, &URL_SAFE),
+        STANDARD.encode(part),
+        URL_SAFE.encode(part),
+    ]
 }
 
 /// The letters of base64 that depend on `part` alone when `offset` other bytes (modulo 3) precede it

@@ -2,7 +2,8 @@
 //!
 //! A [`Masker`] replaces every run of bytes that belongs to a secret by `***`, whether the secret
 //! stands there as it is or in one of the encodings of [`encodings`], wherever the stream is cut into
-//! pieces. It holds back only the bytes that may still become part of a secret.
+//! pieces, and for base64 and hex also where a tool has broken them into lines. It holds back only
+//! the bytes that may still become part of a secret.
 //!
 //! Masking is hygiene against accidents. It is no boundary: whoever has a secret can write it in a
 //! way that no list covers. The boundary is which job gets it.
@@ -10,11 +11,14 @@
 //! Pure: no I/O, no time. The cost of a byte doesn't depend on the number of secrets.
 
 mod automaton;
+mod bridge;
 pub mod encodings;
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
-use automaton::Automaton;
+use automaton::{Automaton, ROOT};
+use bridge::Bridge;
+use encodings::Patterns;
 
 /// A shorter value can't be a secret: it would be found by chance all over a log.
 pub const MIN_LEN: usize = 8;
@@ -60,10 +64,13 @@ pub fn refuse_reason(value: &str) -> Option<Refusal> {
 pub struct Masker {
     automaton: Arc<Automaton>,
     state: u32,
+    /// Looks over line breaks.
+    bridge: Bridge,
     /// Bytes that are not written yet because they may be part of a secret.
     held: Vec<u8>,
-    /// Parts of `held` that are: sorted, apart from each other.
-    covered: Vec<(usize, usize)>,
+    /// Parts of `held`, and of the piece that is being taken, that are: sorted, apart from each
+    /// other.
+    covered: Vec<Range<usize>>,
     /// The last byte that left was part of a secret, so its mask is written.
     in_mask: bool,
 }
@@ -71,19 +78,28 @@ pub struct Masker {
 impl Masker {
     /// A masker for these secrets. Values that [`refuse_reason`] refuses are passed over.
     pub fn new<'a>(secrets: impl Iterator<Item = &'a str>) -> Self {
-        let mut patterns = BTreeSet::new();
+        let mut patterns = Patterns::new();
         for secret in secrets.filter(|secret| refuse_reason(secret).is_none()) {
             encodings::of(secret, &mut patterns);
         }
-        let automaton = Arc::new(Automaton::new(&patterns));
-        Self { automaton, state: 0, held: Vec::new(), covered: Vec::new(), in_mask: false }
+        Self::with(Arc::new(Automaton::new(&patterns)))
     }
 
     /// A masker for another stream with the same secrets. Costs nothing.
     #[must_use]
     pub fn fresh(&self) -> Self {
-        let automaton = Arc::clone(&self.automaton);
-        Self { automaton, state: 0, held: Vec::new(), covered: Vec::new(), in_mask: false }
+        Self::with(Arc::clone(&self.automaton))
+    }
+
+    fn with(automaton: Arc<Automaton>) -> Self {
+        Self {
+            automaton,
+            state: ROOT,
+            bridge: Bridge::default(),
+            held: Vec::new(),
+            covered: Vec::new(),
+            in_mask: false,
+        }
     }
 
     /// How many bytes are held back.
@@ -94,73 +110,122 @@ impl Masker {
 
     /// Takes the next piece of the stream and appends to `out` all that is certain by now.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
-        let begin = self.held.len();
-        self.held.extend_from_slice(input);
-        let mut state = self.state;
-        for (index, byte) in input.iter().enumerate() {
-            state = self.automaton.next(state, *byte);
-            if let Some(length) = self.automaton.match_length(state) {
-                let end = begin + index + 1;
-                // A match may begin in what has left already: that part was masked before, as the
-                // end of another match, or it would still be held.
-                self.cover(end.saturating_sub(length), end);
+        // Places count from the first byte that is held.
+        let mut place = self.held.len();
+        let mut rest = input;
+        while !rest.is_empty() {
+            let line = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+            self.scan(&rest[..line], place);
+            place += line;
+            rest = &rest[line..];
+            if let Some((byte, behind)) = rest.split_first() {
+                place += 1;
+                rest = behind;
+                self.bridge.line_break(&self.automaton, *byte, self.state, place);
+                self.step(*byte, place);
             }
         }
-        self.state = state;
-        // Every match to come begins within the part that the state remembers.
-        let certain = self.held.len().saturating_sub(self.automaton.depth(state));
-        self.release(certain, out);
+        // Every match to come begins within the part that the states remember.
+        let certain = place
+            .saturating_sub(self.automaton.depth(self.state))
+            .min(self.bridge.held_from(&self.automaton, place));
+        self.release(input, certain, out);
     }
 
     /// Ends the stream: appends what is held back, and begins anew.
     pub fn flush(&mut self, out: &mut Vec<u8>) {
-        self.release(self.held.len(), out);
-        self.state = 0;
+        self.release(&[], self.held.len(), out);
+        self.state = ROOT;
+        self.bridge.end();
         self.in_mask = false;
+    }
+
+    /// Takes bytes without a line break; the first one is at `place`.
+    fn scan(&mut self, bytes: &[u8], place: usize) {
+        let mut at = 0;
+        while self.bridge.is_alive() && at < bytes.len() {
+            let end = place + at + 1;
+            self.step(bytes[at], end);
+            if let Some(begin) = self.bridge.step(&self.automaton, bytes[at], end) {
+                self.cover(begin, end);
+            }
+            at += 1;
+        }
+        while at < bytes.len() {
+            if self.state == ROOT {
+                at += self.automaton.skip(&bytes[at..]);
+            }
+            self.step(bytes[at], place + at + 1);
+            at += 1;
+        }
+    }
+
+    /// Takes one byte; `end` is the place after it.
+    #[inline]
+    fn step(&mut self, byte: u8, end: usize) {
+        self.state = self.automaton.next(self.state, byte);
+        if let Some(length) = self.automaton.match_length(self.state) {
+            // A match may begin in what has left already: that part was masked before, as the end
+            // of another match, or it would still be held.
+            self.cover(end.saturating_sub(length), end);
+        }
     }
 
     /// Adds a match. Matches come in the order of their ends.
     fn cover(&mut self, mut begin: usize, end: usize) {
-        while let Some((earlier, its_end)) = self.covered.last().copied() {
-            if its_end < begin {
+        while let Some(earlier) = self.covered.last() {
+            if earlier.end < begin {
                 break;
             }
-            begin = begin.min(earlier);
+            begin = begin.min(earlier.start);
             self.covered.pop();
         }
-        self.covered.push((begin, end));
+        self.covered.push(begin..end);
     }
 
-    /// Writes what is held up to `certain`, and further while it is part of a match.
-    fn release(&mut self, certain: usize, out: &mut Vec<u8>) {
+    /// Writes what is held and `input` behind it up to `certain`, and further while it is part of a
+    /// match. Holds the rest.
+    fn release(&mut self, input: &[u8], certain: usize, out: &mut Vec<u8>) {
+        let begin = self.held.len();
+        let copy = |range: Range<usize>, out: &mut Vec<u8>| {
+            if range.start < begin {
+                out.extend_from_slice(&self.held[range.start..range.end.min(begin)]);
+            }
+            if range.end > begin {
+                out.extend_from_slice(&input[range.start.max(begin) - begin..range.end - begin]);
+            }
+        };
         let mut done = 0;
         let mut used = 0;
-        for (begin, end) in self.covered.iter().copied() {
-            if begin > certain {
-                break;
-            }
-            if begin > done {
-                out.extend_from_slice(&self.held[done..begin]);
+        for covered in self.covered.iter().take_while(|covered| covered.start <= certain) {
+            if covered.start > done {
+                copy(done..covered.start, out);
                 self.in_mask = false;
             }
             if !self.in_mask {
                 out.extend_from_slice(MASK);
                 self.in_mask = true;
             }
-            done = end;
+            done = covered.end;
             used += 1;
         }
         if certain > done {
-            out.extend_from_slice(&self.held[done..certain]);
+            copy(done..certain, out);
             self.in_mask = false;
             done = certain;
         }
         self.covered.drain(..used);
-        for (begin, end) in &mut self.covered {
-            *begin -= done;
-            *end -= done;
+        for covered in &mut self.covered {
+            *covered = covered.start - done..covered.end - done;
         }
-        self.held.drain(..done);
+        self.bridge.released(done);
+        if done < begin {
+            self.held.drain(..done);
+            self.held.extend_from_slice(input);
+        } else {
+            self.held.clear();
+            self.held.extend_from_slice(&input[done - begin..]);
+        }
     }
 }
 
@@ -245,6 +310,50 @@ mod tests {
             // Of base64 the first and last letter may also depend on what stands beside the secret.
             assert!(masked.contains("***") && masked.len() <= 12, "{text} gave {masked}");
         }
+    }
+
+    #[test]
+    fn base64_that_is_broken_into_lines_is_masked() {
+        let key =
+            "an-important-key-with-many-letters-and-a-long-tail-that-fills-two-lines-of-base64";
+        let text = "$ base64 config\n\
+                    Ly8gY29uZmlnCmtleSA9IGFuLWltcG9ydGFudC1rZXktd2l0aC1tYW55LWxldHRlcnMtYW5kLWEt\n\
+                    bG9uZy10YWlsLXRoYXQtZmlsbHMtdHdvLWxpbmVzLW9mLWJhc2U2NAo=\n\
+                    $ next\n";
+        assert_eq!(
+            mask(&[key], text),
+            "$ base64 config\nLy8gY29uZmlnCmtleSA9IG***Ao=\n$ next\n",
+            "what is left belongs to the text around it"
+        );
+    }
+
+    #[test]
+    fn a_line_is_held_back_only_when_it_ends_in_much_of_a_secret() {
+        let mut masker = Masker::new(["password1"].into_iter());
+        let mut out = Vec::new();
+        // `cGFzc3dvcmQx` is the secret in base64.
+        masker.push(b"cGF\n", &mut out);
+        assert_eq!((out.as_slice(), masker.held()), (&b"cGF\n"[..], 0));
+        masker.push(b"zc3dvcmQx", &mut out);
+        assert_eq!(out, b"cGF\n***");
+        masker.push(b"\ncGFzc\n", &mut out);
+        assert_eq!((out.as_slice(), masker.held()), (&b"cGF\n***\n"[..], 6));
+        masker.push(b"\n", &mut out);
+        assert_eq!((out.as_slice(), masker.held()), (&b"cGF\n***\ncGFzc\n\n"[..], 0));
+    }
+
+    #[test]
+    fn what_is_held_back_is_bounded_however_often_a_line_breaks() {
+        let secret = "a".repeat(300) + "zz";
+        let mut masker = Masker::new([secret.as_str()].into_iter());
+        let mut out = Vec::new();
+        let lines = |width: usize| ("YWFh".repeat(width / 4) + "\n").repeat(3000);
+        for width in [4, 16, 20, 76] {
+            masker.push(lines(width).as_bytes(), &mut out);
+            assert!(masker.held() <= 450, "{} bytes at {width}", masker.held());
+            masker.flush(&mut out);
+        }
+        assert_eq!(out.len(), [4, 16, 20, 76].iter().map(|w| (w + 1) * 3000).sum::<usize>());
     }
 
     #[test]
