@@ -5,6 +5,8 @@
 
 use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
+use sha2::{Digest, Sha256};
+
 fn main() -> Result<(), Box<dyn Error>> {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let shim = here.join("../shim").canonicalize()?;
@@ -34,7 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("the shim in {} doesn't build: {status}", shim.display()).into());
     }
     let built = out.join("shim-target").join(&target).join("release/pipeyard-shim");
-    fs::copy(built, out.join("pipeyard-shim"))?;
+    let program = fs::read(built)?;
+    fs::write(out.join("pipeyard-shim.sha256"), hex::encode(Sha256::digest(&program)))?;
+    fs::write(out.join("pipeyard-shim"), program)?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -13,6 +13,8 @@ use crate::fault::Fault;
 
 /// The program itself, static.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pipeyard-shim"));
+/// Its SHA-256 in hex, computed by the build: the program itself is only read to be written.
+const DIGEST: &str = include_str!(concat!(env!("OUT_DIR"), "/pipeyard-shim.sha256"));
 
 /// Writes the program below `data_dir` under a name made of its content, unless it is there, and
 /// answers its path. A file that was cut or changed is replaced.
@@ -27,11 +29,8 @@ pub(crate) fn install(data_dir: &Path) -> Result<PathBuf, Fault> {
 fn write(data_dir: &Path) -> io::Result<PathBuf> {
     let folder = data_dir.join("shim");
     fs::create_dir_all(&folder)?;
-    let digest = hex::encode(Sha256::digest(PROGRAM));
-    let path = folder.canonicalize()?.join(&digest[..32]);
-    let is_right = fs::read(&path).is_ok_and(|content| content == PROGRAM)
-        && fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == 0o555);
-    if is_right {
+    let path = folder.canonicalize()?.join(&DIGEST[..32]);
+    if is_right(&path).unwrap_or(false) {
         return Ok(path);
     }
     let mut file = tempfile::NamedTempFile::new_in(&folder)?;
@@ -41,6 +40,21 @@ fn write(data_dir: &Path) -> io::Result<PathBuf> {
     file.persist(&path).map_err(|error| error.error)?;
     File::open(&folder)?.sync_all()?;
     Ok(path)
+}
+
+fn is_right(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.permissions().mode() & 0o777 != 0o555 {
+        return Ok(false);
+    }
+    let mut digest = Sha256::new();
+    let mut block = [0; 16 * 1024];
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(hex::encode(digest.finalize()) == DIGEST),
+            read => digest.update(&block[..read]),
+        }
+    }
 }
 
 #[cfg(test)]
