@@ -99,7 +99,7 @@ async fn images_that_can_not_run_say_why_and_leave_nothing() {
     for (name, code, words) in [
         ("absent", "image_not_found", "made-this:v1"),
         ("away", "registry_unreachable", "made-this:v1"),
-        ("noshell", "no_shell", "/bin/sh"),
+        ("noshell", "no_shell", "pipeyard/noshell:test has no /bin/sh"),
     ] {
         let (conclusion, is, message) = end(&run, name);
         assert_eq!((conclusion, is), ("error", code), "{name}: {run:#}");

@@ -137,6 +137,7 @@ async fn run(
     let complaint = tokio::spawn(read_tail(child.stderr.take().ok_or_else(missing)?));
     let request = protocol::Job {
         nonce: session::nonce(),
+        image: String::new(),
         workdir: job.workspace.to_string_lossy().into_owned(),
         own_workdir: false,
         user: String::new(),
@@ -221,6 +222,7 @@ mod tests {
         let command = protocol::Command::Shell(script);
         let request = protocol::Job {
             nonce: session::nonce(),
+            image: String::new(),
             workdir: String::new(),
             own_workdir: false,
             user: String::new(),

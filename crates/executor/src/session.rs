@@ -409,6 +409,7 @@ mod tests {
             News::Started,
             News::Stdout(b"\xff\0out".as_slice()),
             News::Stderr(b""),
+            image: "alpine:3".to_owned(),
             News::Finished(Exit::Signal(9)),
             News::Sentinel(&[1; 32]),
         ];

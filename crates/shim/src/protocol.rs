@@ -23,6 +23,8 @@ pub(crate) const MAX_PAYLOAD: usize = 64 * 1024;
 pub(crate) struct Job {
     /// Proves that the sentinel is the shim's.
     pub(crate) nonce: [u8; NONCE],
+    /// The image's name, for messages; empty: there is none.
+    pub(crate) image: String,
     /// The folder in which commands start; empty: where the shim itself started.
     pub(crate) workdir: String,
     /// Give `workdir` and all in it to the user of the steps.
@@ -151,6 +153,7 @@ impl Job {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(1024);
         body.extend_from_slice(&self.nonce);
+        put_text(&mut body, &self.image);
         put_text(&mut body, &self.workdir);
         put_text(&mut body, &self.user);
         body.push(u8::from(self.own_workdir));
@@ -197,6 +200,7 @@ impl Job {
         let mut rest = Reader(body);
         let mut job = Self {
             nonce: rest.take(NONCE)?.try_into().ok()?,
+            image: rest.text()?,
             workdir: rest.text()?,
             user: rest.text()?,
             own_workdir: rest.flag()?,

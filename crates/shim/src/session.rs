@@ -88,6 +88,14 @@ impl Session {
     }
 
     /// Runs the job; the answer is the exit code of this process.
+    /// The image in a message.
+    fn image(&self) -> String {
+        match self.job.image.as_str() {
+            "" => "the image".to_owned(),
+            name => format!("the image {name}"),
+        }
+    }
+
     pub(crate) fn run(mut self) -> u8 {
         let first_owner = self.take_workdir();
         for step in std::mem::take(&mut self.job.steps) {
@@ -212,13 +220,17 @@ impl Session {
     }
 
     fn spawn(&mut self, step: &Step) -> Result<i32, (&'static str, String)> {
-        let user = self.user.clone().map_err(|message| ("unknown_user", message))?;
+        let user = self.user.clone().map_err(|problem| {
+            ("unknown_user", format!("{} can't be used: {problem}", self.image()))
+        })?;
         let mut command = match &step.command {
             Command::Shell(script) => {
                 if std::fs::metadata(SHELL).is_err() {
-                    let message = "the image has no /bin/sh, which runs the steps: use an image \
-                                   with a shell";
-                    return Err(("no_shell", message.to_owned()));
+                    let message = format!(
+                        "{} has no {SHELL}, which runs the steps: use an image with a shell",
+                        self.image()
+                    );
+                    return Err(("no_shell", message));
                 }
                 let mut command = process::Command::new(SHELL);
                 command.args(["-e", "-c", script]);
@@ -227,7 +239,9 @@ impl Session {
             Command::Argv(words) => {
                 let (program, arguments) = words
                     .split_first()
-                    .ok_or(("no_command", "the image names no command to start".to_owned()))?;
+                    .ok_or_else(|| {
+                        ("no_command", format!("{} names no command to start", self.image()))
+                    })?;
                 let mut command = process::Command::new(program);
                 command.args(arguments);
                 command

@@ -213,7 +213,7 @@ impl Attempt {
         let image = &images[&spec.image];
         let name = self.name("job");
         let running = self.start(&name, "job", image, network, None).await?;
-        let job = self.shim_job(image, steps::all(&self.run));
+        let job = self.shim_job(&spec.image, image, steps::all(&self.run));
         let elsewhere = |number: u16| -> BoxFuture<'_, Ending> {
             Box::pin(self.run_elsewhere(number, network, images))
         };
@@ -246,7 +246,7 @@ impl Attempt {
             Ok(running) => running,
             Err(fault) => return Ending { fault: Some(fault.into()), ..Ending::default() },
         };
-        let job = self.shim_job(image, vec![step]);
+        let job = self.shim_job(own_image, image, vec![step]);
         let ending = session::drive(running.link, &job, &self.bounds, &self.events, None).await;
         self.is_ending(&name, ending.broken.is_none());
         if container::remove(&self.core.docker, &name, ending.broken.is_none()).await {
@@ -255,9 +255,10 @@ impl Attempt {
         ending
     }
 
-    fn shim_job(&self, image: &Image, steps: Vec<protocol::Step>) -> protocol::Job {
+    fn shim_job(&self, name: &str, image: &Image, steps: Vec<protocol::Step>) -> protocol::Job {
         protocol::Job {
             nonce: session::nonce(),
+            image: name.to_owned(),
             workdir: WORKSPACE.to_owned(),
             own_workdir: true,
             user: image.user.clone(),

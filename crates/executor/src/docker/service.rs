@@ -208,6 +208,7 @@ fn job(spec: &ServiceSpec, image: &Image) -> protocol::Job {
     let env = spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     protocol::Job {
         nonce: session::nonce(),
+        image: spec.image.clone(),
         workdir: String::new(),
         own_workdir: false,
         user: image.user.clone(),

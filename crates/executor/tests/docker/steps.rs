@@ -60,7 +60,8 @@ async fn an_image_without_a_shell_is_told_by_its_code() {
     };
     let seen = stage.run(spec("pipeyard/noshell:test", &["echo hello"])).await;
     seen.is(Conclusion::Error, "no_shell");
-    assert!(seen.message().contains("/bin/sh"), "{}", seen.message());
+    let message = seen.message();
+    assert!(message.contains("the image pipeyard/noshell:test has no /bin/sh"), "{message}");
     stage.end().await;
 }
 
