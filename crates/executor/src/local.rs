@@ -238,7 +238,7 @@ mod tests {
         let mut output = child.stdout.take().unwrap();
         timeout(Duration::from_secs(20), output.read_to_end(&mut wire)).await.unwrap().unwrap();
         let mut frames = session::Frames::default();
-        frames.push(&wire);
+        frames.push(wire.into());
         let mut pid = String::new();
         while let Some(frame) = frames.next().unwrap() {
             match frame.news {

@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, pin::Pin, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
 use pipeyard_model::{Timestamp, log::Stream};
 use tokio::{
@@ -208,7 +208,7 @@ impl Pump<'_> {
                 piece = self.output.next() => piece,
             };
             match piece {
-                Some(bytes) => frames.push(&bytes?),
+                Some(bytes) => frames.push(bytes?),
                 None => return Ok(()),
             }
             while let Some(frame) = frames.next().map_err(|Damaged| "its output is damaged")? {
@@ -288,28 +288,66 @@ pub(crate) fn fatal(text: &[u8]) -> Reason {
     Reason { code: code.to_owned(), message: message.to_owned() }
 }
 
-/// Cuts a stream of bytes into frames. Holds at most one frame and one piece.
+/// Cuts a stream of bytes into frames. Output passes in the pieces in which it comes, without a
+/// copy; of other frames at most one is held.
 #[derive(Debug, Default)]
-pub(crate) struct Frames(BytesMut);
+pub(crate) struct Frames {
+    /// What is not cut yet.
+    piece: Bytes,
+    /// The beginning of a frame that hasn't come whole.
+    held: Vec<u8>,
+    /// The head of output that hasn't come whole, and how many bytes of it are to come.
+    output: Option<([u8; FRAME_HEAD], usize)>,
+}
 
 /// The bytes are no frames.
 #[derive(Debug)]
 pub(crate) struct Damaged;
 
 impl Frames {
-    pub(crate) fn push(&mut self, piece: &[u8]) {
-        self.0.extend_from_slice(piece);
+    /// Takes the next piece. Those before it were cut up by [`Frames::next`] until it had no more.
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        self.piece = piece;
     }
 
+    /// The next frame, or a part of one of output; `None` until there is a further piece.
     pub(crate) fn next(&mut self) -> Result<Option<Frame<Bytes>>, Damaged> {
-        let Some(head) = self.0.first_chunk::<FRAME_HEAD>() else { return Ok(None) };
-        let head = *head;
-        let length = protocol::payload_length(&head).ok_or(Damaged)?;
-        if self.0.len() < FRAME_HEAD + length {
-            return Ok(None);
+        loop {
+            if let Some((head, left)) = self.output.take() {
+                if left > 0 && self.piece.is_empty() {
+                    self.output = Some((head, left));
+                    return Ok(None);
+                }
+                let payload = self.piece.split_to(left.min(self.piece.len()));
+                if payload.len() < left {
+                    self.output = Some((head, left - payload.len()));
+                }
+                return protocol::frame(&head, payload).map(Some).ok_or(Damaged);
+            }
+            if !self.hold(FRAME_HEAD) {
+                return Ok(None);
+            }
+            let head = *self.held.first_chunk::<FRAME_HEAD>().ok_or(Damaged)?;
+            let length = protocol::payload_length(&head).ok_or(Damaged)?;
+            if protocol::is_output(&head) {
+                self.held.clear();
+                self.output = Some((head, length));
+                continue;
+            }
+            if !self.hold(FRAME_HEAD + length) {
+                return Ok(None);
+            }
+            let payload = Bytes::copy_from_slice(&self.held[FRAME_HEAD..]);
+            self.held.clear();
+            return protocol::frame(&head, payload).map(Some).ok_or(Damaged);
         }
-        let payload = self.0.split_to(FRAME_HEAD + length).split_off(FRAME_HEAD).freeze();
-        protocol::frame(&head, payload).map(Some).ok_or(Damaged)
+    }
+
+    /// Moves bytes of the piece to what is held until that has `length`; whether it has.
+    fn hold(&mut self, length: usize) -> bool {
+        let missing = length.saturating_sub(self.held.len()).min(self.piece.len());
+        self.held.extend_from_slice(&self.piece.split_to(missing));
+        self.held.len() >= length
     }
 }
 
@@ -371,6 +409,7 @@ mod tests {
     fn a_job_survives_the_wire_and_damage_is_seen() {
         let job = Job {
             nonce: [7; 32],
+            image: "alpine:3".to_owned(),
             workdir: "/workspace".to_owned(),
             own_workdir: true,
             user: "app:docker".to_owned(),
@@ -409,7 +448,6 @@ mod tests {
             News::Started,
             News::Stdout(b"\xff\0out".as_slice()),
             News::Stderr(b""),
-            image: "alpine:3".to_owned(),
             News::Finished(Exit::Signal(9)),
             News::Sentinel(&[1; 32]),
         ];
@@ -418,16 +456,25 @@ mod tests {
         }
         for split in 0..wire.len() {
             let mut frames = Frames::default();
-            let mut read = Vec::new();
+            let (mut read, mut out) = (Vec::new(), Vec::new());
             for piece in [&wire[..split], &wire[split..]] {
-                frames.push(piece);
+                frames.push(Bytes::copy_from_slice(piece));
                 while let Some(frame) = frames.next().unwrap() {
-                    read.push(frame);
+                    assert_eq!((frame.step, frame.at), (3, 1_772_366_400_123_456));
+                    match frame.news {
+                        News::Stdout(bytes) => out.extend_from_slice(&bytes),
+                        news => read.push(news),
+                    }
                 }
             }
-            assert_eq!(read.len(), news.len());
-            assert_eq!(read[1].news, News::Stdout(Bytes::from_static(b"\xff\0out")));
-            assert_eq!(read[3].news, News::Finished(Exit::Signal(9)));
+            assert_eq!(out, b"\xff\0out", "split at {split}");
+            let others = [
+                News::Started,
+                News::Stderr(Bytes::new()),
+                News::Finished(Exit::Signal(9)),
+                News::Sentinel(Bytes::from_static(&[1; 32])),
+            ];
+            assert_eq!(read, others, "split at {split}");
         }
     }
 
@@ -437,7 +484,7 @@ mod tests {
         Frame { step: 1, at: 0, news: News::Stdout(b"x".as_slice()) }.encode(&mut wire);
         wire[11..15].copy_from_slice(&u32::try_from(MAX_PAYLOAD + 1).unwrap().to_le_bytes());
         let mut frames = Frames::default();
-        frames.push(&wire);
+        frames.push(wire.into());
         assert!(frames.next().is_err());
     }
 

@@ -270,6 +270,11 @@ pub(crate) fn payload_length(head: &[u8; FRAME_HEAD]) -> Option<usize> {
     (matches!(head[0], 1..=7) && length <= MAX_PAYLOAD).then_some(length)
 }
 
+/// Whether the head is that of a step's output, whose payload means the same in any pieces.
+pub(crate) fn is_output(head: &[u8; FRAME_HEAD]) -> bool {
+    matches!(head[0], 2 | 3)
+}
+
 /// Puts head and payload together; `None` if they are no frame.
 pub(crate) fn frame<P: AsRef<[u8]>>(head: &[u8; FRAME_HEAD], payload: P) -> Option<Frame<P>> {
     let step = u16::from_le_bytes(head[1..3].try_into().ok()?);

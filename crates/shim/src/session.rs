@@ -70,6 +70,7 @@ impl Session {
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         sys::set_nonblocking(stdin.as_fd())?;
         sys::set_nonblocking(stdout.as_fd())?;
+        sys::enlarge(stdout.as_fd());
         Ok(Self {
             job,
             user,
@@ -87,7 +88,6 @@ impl Session {
         })
     }
 
-    /// Runs the job; the answer is the exit code of this process.
     /// The image in a message.
     fn image(&self) -> String {
         match self.job.image.as_str() {
@@ -96,6 +96,7 @@ impl Session {
         }
     }
 
+    /// Runs the job; the answer is the exit code of this process.
     pub(crate) fn run(mut self) -> u8 {
         let first_owner = self.take_workdir();
         for step in std::mem::take(&mut self.job.steps) {
@@ -276,6 +277,7 @@ impl Session {
         for (fd, is_stderr) in [(out, false), (err, true)] {
             let Some(fd) = fd else { continue };
             sys::set_nonblocking(fd.as_fd()).map_err(failed)?;
+            sys::enlarge(fd.as_fd());
             self.pipes.push(Pipe { file: File::from(fd), step: step.number, is_stderr });
         }
         i32::try_from(child.id()).map_err(|_| ("internal", "a process id out of range".to_owned()))

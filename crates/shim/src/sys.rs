@@ -127,6 +127,16 @@ pub(crate) fn available(fd: BorrowedFd<'_>) -> usize {
     if result < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
 }
 
+/// Bytes that the pipes of steps and the shim's own may hold: four times the default, so that a
+/// loud step and its reader take turns less often. All pipes of a user share an allowance of 64 MB.
+const PIPE: libc::c_int = 256 * 1024;
+
+/// Makes a pipe hold more. What is no pipe, or may not grow, stays as it is.
+pub(crate) fn enlarge(fd: BorrowedFd<'_>) {
+    // SAFETY: fcntl with integer arguments touches no memory.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE) };
+}
+
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: fcntl with integer arguments touches no memory.
     unsafe {
