@@ -4,13 +4,16 @@
 //! present state remembers, and that is just what must be held back.
 //!
 //! States are numbered by depth. Those of depth 0 and 1 have full tables, so ordinary text costs one
-//! look-up a byte; where no pattern has begun, [`Automaton::skip`] passes over text in which no two
-//! bytes begin one. Deeper states keep their few edges and fall back along failure links; over a
-//! whole input there are never more falls than bytes.
+//! look-up a byte; where no pattern has begun, [`Automaton::skip`] leaps over most of it. Deeper states
+//! keep their few edges and fall back along failure links; over a whole input there are never more
+//! falls than bytes.
 
 use std::collections::BTreeMap;
 
-use crate::encodings::{Breaks, Patterns};
+use crate::{
+    MIN_LEN,
+    encodings::{Breaks, Patterns},
+};
 
 /// The state in which no pattern has begun.
 pub(crate) const ROOT: u32 = 0;
@@ -23,9 +26,16 @@ pub(crate) struct Automaton {
     shallow: u32,
     /// The edges of the other states: byte and target.
     edges: Vec<(u8, u32)>,
-    /// One bit for each two bytes: whether a pattern begins with them.
-    pairs: Vec<u64>,
+    /// Whether a pattern begins with two bytes.
+    pairs: Bits,
+    /// Whether a pattern may have three bytes among its first [`WINDOW`].
+    grams: Bits,
 }
+
+/// No pattern is shorter.
+const WINDOW: usize = MIN_LEN;
+/// Places in a window where three bytes may be.
+const PLACES: usize = WINDOW - 2;
 
 #[derive(Clone, Copy, Default)]
 struct Node {
@@ -53,14 +63,15 @@ struct Seed {
 }
 
 impl Automaton {
-    /// Patterns must be longer than one byte.
+    /// Patterns have at least [`MIN_LEN`] bytes.
     pub(crate) fn new(patterns: &Patterns) -> Self {
         let mut seeds = vec![Seed::default()];
-        let mut pairs = vec![0; (1 << 16) / 64];
+        let (mut pairs, mut grams) = (Bits::new(), Bits::new());
         for (pattern, breaks) in patterns {
-            if let [first, second, ..] = pattern.as_slice() {
-                let (word, bit) = pair(*first, *second);
-                pairs[word] |= bit;
+            debug_assert!(pattern.len() >= WINDOW, "{} bytes", pattern.len());
+            pairs.add(pair(pattern));
+            for three in pattern[..WINDOW].windows(3) {
+                grams.add(gram(three));
             }
             let mut at = 0;
             for byte in pattern {
@@ -73,18 +84,19 @@ impl Automaton {
             }
             seeds[at].is_end = true;
         }
-        Self::grow(&seeds, pairs)
+        Self::grow(&seeds, pairs, grams)
     }
 
     /// Numbers the states breadth first and links them: all that a state falls back to is finished
     /// before it.
-    fn grow(seeds: &[Seed], pairs: Vec<u64>) -> Self {
+    fn grow(seeds: &[Seed], pairs: Bits, grams: Bits) -> Self {
         let mut made = Self {
             tables: Vec::new(),
             nodes: vec![Node::default()],
             shallow: 0,
             edges: Vec::new(),
             pairs,
+            grams,
         };
         let mut order = vec![0];
         let mut at = 0;
@@ -144,11 +156,20 @@ impl Automaton {
     /// begins in them. What is left has at least one byte, unless there is none.
     #[inline]
     pub(crate) fn skip(&self, bytes: &[u8]) -> usize {
-        let begins = |two: &[u8]| {
-            let (word, bit) = pair(two[0], two[1]);
-            self.pairs[word] & bit != 0
-        };
-        bytes.windows(2).position(begins).unwrap_or_else(|| bytes.len().saturating_sub(1))
+        let mut at = 0;
+        while let Some(window) = bytes.get(at..at + WINDOW) {
+            // A pattern that begins at any of these places has the last three bytes in its own window.
+            if !self.grams.has(gram(&window[PLACES - 1..])) {
+                at += PLACES;
+            } else if self.pairs.has(pair(window)) {
+                return at;
+            } else {
+                at += 1;
+            }
+        }
+        let begins = |two: &[u8]| self.pairs.has(pair(two));
+        let last = bytes.len().saturating_sub(1);
+        bytes[at..].windows(2).position(begins).map_or(last, |more| at + more)
     }
 
     /// The length of the longest pattern that ends at this state.
@@ -172,11 +193,34 @@ impl Automaton {
     }
 }
 
-/// The place of two bytes among the pairs: word and bit.
+/// A set of numbers of 16 bits.
+struct Bits(Box<[u64; 1 << 10]>);
+
+impl Bits {
+    fn new() -> Self {
+        Self(Box::new([0; 1 << 10]))
+    }
+
+    fn add(&mut self, number: u16) {
+        self.0[usize::from(number >> 6)] |= 1 << (number & 63);
+    }
+
+    #[inline]
+    fn has(&self, number: u16) -> bool {
+        self.0[usize::from(number >> 6)] & 1 << (number & 63) != 0
+    }
+}
+
+/// The first two bytes as a number.
 #[inline]
-fn pair(first: u8, second: u8) -> (usize, u64) {
-    let number = usize::from(first) << 8 | usize::from(second);
-    (number / 64, 1 << (number % 64))
+fn pair(bytes: &[u8]) -> u16 {
+    u16::from_le_bytes([bytes[0], bytes[1]])
+}
+
+/// The first three bytes as a number that others may share.
+#[inline]
+fn gram(bytes: &[u8]) -> u16 {
+    pair(bytes).rotate_left(5) ^ u16::from(bytes[2]).wrapping_mul(0x9E5)
 }
 
 /// States are numbered by 32 bits: patterns of more than four billion bytes don't fit in memory.
