@@ -9,21 +9,19 @@ use std::{
     time::Duration,
 };
 
-use pipeyard_api::runner::{
-    ClaimedJob, FinishRequest, ReasonView, StepEnd, StepReport, StepsRequest,
-};
-use pipeyard_executor::{JobEvent, JobOutcome, JobRun, Reason, SecretValue, StepExit};
+use pipeyard_api::runner::{ClaimedJob, FinishRequest, ReasonView, StepReport, StepsRequest};
+use pipeyard_executor::{JobOutcome, JobRun, Reason, SecretValue};
 use pipeyard_git::{BasicAuth, Sha};
 use pipeyard_mask::Masker;
-use pipeyard_model::{AttemptId, Conclusion, Timestamp};
+use pipeyard_model::{AttemptId, Conclusion};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Shared, artifacts,
-    framer::Framer,
     journal::Journal,
     live::EndBecause,
+    log::{Log, Stopped},
     protocol::{CallError, Server},
     reports,
     shipper::{self, Shipped},
@@ -33,8 +31,8 @@ use crate::{
 const CHECKOUT: Duration = Duration::from_secs(600);
 /// The pause after a failed call; it doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Events that may wait; beyond it the job's output waits.
-const EVENTS: usize = 256;
+/// Events that may wait, of at most 64 KiB each; beyond it the job's output waits.
+const EVENTS: usize = 64;
 /// How long a call that reports may take.
 const CALL: Duration = Duration::from_secs(20);
 
@@ -51,8 +49,7 @@ pub(crate) async fn run(shared: &Shared, claimed: ClaimedJob, stop: Cancellation
     let outcome = match begin(&dir) {
         Ok(journal) => execute(shared, claimed, &dir, journal, stop).await,
         Err(error) => {
-            let message = format!("the runner can't write to its folder: {error}; free its disk");
-            let outcome = failed(Conclusion::Error, "runner_disk", message);
+            let outcome = stopped(shared, &Stopped::Disk(error));
             finish(&shared.server, attempt, &finish_request(shared, outcome, 0, &no_mask())).await;
             return;
         }
@@ -100,13 +97,8 @@ async fn execute(
     };
     let (progress, receiver) = mpsc::channel(64);
     let report = tokio::spawn(report_steps(shared.server.clone(), attempt, receiver));
-    let mut log = Log {
-        framer: Framer::new(masker.clone()),
-        journal,
-        lines: Vec::new(),
-        problem: None,
-        step: None,
-    };
+    let limit = shared.config.max_log_bytes.min(claimed.max_log_bytes);
+    let mut log = Log::new(masker.fresh(), journal, limit);
 
     let mut outcome = job(shared, &claimed, dir, &mut log, progress, &masker, &stop).await;
     match shared.live.because(attempt) {
@@ -121,26 +113,31 @@ async fn execute(
         Some(EndBecause::Cancelled) if !outcome.conclusion.is_success() => {
             outcome.conclusion = Conclusion::Cancelled;
         }
-        Some(EndBecause::Cancelled | EndBecause::Stale) | None => {}
+        Some(EndBecause::Stale) => {
+            let message = "the server ended this attempt while the runner was away; what the job \
+                           wrote until then is kept";
+            outcome = failed(Conclusion::Error, "runner_lost", message.into());
+        }
+        Some(EndBecause::Cancelled) | None => {}
     }
     if let Some(reason) = &outcome.reason {
         if reason.code == "docker_unavailable" {
             shared.live.suspect_executor();
         }
-        log.note(shared, &format!("{}: {}", reason.code, reason.message));
+        log.note(shared.clock.now(), &format!("{}: {}", reason.code, reason.message));
     }
-    log.end();
-    let bytes = log.journal.complete();
+    let bytes = log.end();
     let stale = shared.live.because(attempt) == Some(EndBecause::Stale);
     if stale {
-        ship.abort();
         report.abort();
-        return outcome.conclusion;
+    } else {
+        let _ = report.await;
     }
-    let _ = report.await;
+    // What was journaled is shipped in any case: the server takes the log of an attempt that it gave
+    // up while this runner was away.
     let log_bytes = match ship.await {
-        Ok(Ok(Shipped::All)) => bytes,
-        Ok(Ok(Shipped::Stale)) => return outcome.conclusion,
+        Ok(Ok(Shipped::All)) if !stale => bytes,
+        Ok(Ok(Shipped::All | Shipped::Late | Shipped::Stale)) => return outcome.conclusion,
         Ok(Ok(Shipped::Refused(cause))) => {
             let message = format!("the server refused the rest of the log: {cause}");
             tracing::error!(attempt = %attempt, %message);
@@ -174,7 +171,7 @@ async fn job(
 ) -> JobOutcome {
     let workspace = dir.join("workspace");
     log.note(
-        shared,
+        shared.clock.now(),
         &format!(
             "{} on runner {}: checking out {}",
             claimed.name, shared.config.name, claimed.checkout.sha
@@ -203,29 +200,27 @@ async fn job(
         let mut batch = Vec::with_capacity(EVENTS);
         while incoming.recv_many(&mut batch, EVENTS).await > 0 {
             for event in batch.drain(..) {
-                log.event(event, &progress).await;
+                if let Some(report) = log.event(event) {
+                    let _ = progress.send(report).await;
+                }
             }
             log.write();
-            if log.problem.is_some() {
+            if log.stopped().is_some() {
                 // Goes on to read, so that the executor isn't held up while it ends the job.
                 cancel.cancel();
             }
         }
     };
     let (outcome, ()) = tokio::join!(running, pump);
-    if let Some(problem) = &log.problem {
-        return failed(
-            Conclusion::Error,
-            "runner_disk",
-            format!("the log can't be written: {problem}; free the runner's disk"),
-        );
+    if let Some(why) = log.stopped() {
+        return stopped(shared, why);
     }
     let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
     let patterns = &claimed.spec.tests;
     if reports::wanted(outcome.conclusion, patterns) {
         let told = reports::keep(&shared.server, attempt, &workspace, patterns, masker, stop).await;
         for line in told {
-            log.note(shared, &line);
+            log.note(shared.clock.now(), &line);
         }
     }
     if !outcome.conclusion.is_success() || claimed.spec.artifacts.is_empty() {
@@ -238,7 +233,7 @@ async fn job(
     match kept {
         Ok(kept) => {
             for line in kept {
-                log.note(shared, &line);
+                log.note(shared.clock.now(), &line);
             }
             outcome
         }
@@ -272,67 +267,6 @@ async fn checkout(
     }
 }
 
-/// The log on its way to the journal.
-struct Log {
-    framer: Framer,
-    journal: Journal,
-    lines: Vec<u8>,
-    problem: Option<String>,
-    /// The step in work and when it began; its end is reported with both times.
-    step: Option<(u16, Timestamp)>,
-}
-
-impl Log {
-    fn note(&mut self, shared: &Shared, text: &str) {
-        self.framer.note(shared.clock.now(), text, &mut self.lines);
-        self.write();
-    }
-
-    async fn event(&mut self, event: JobEvent, reports: &mpsc::Sender<StepReport>) {
-        match event {
-            JobEvent::Note { at, text } => self.framer.note(at, &text, &mut self.lines),
-            JobEvent::Output { step, stream, at, bytes } => {
-                self.framer.push(step, stream, at, &bytes, &mut self.lines);
-            }
-            JobEvent::StepStarted { step, at } => {
-                self.step = Some((step, at));
-                let _ = reports.send(StepReport { step, started_at: at, finished: None }).await;
-            }
-            JobEvent::StepFinished { step, at, exit } => {
-                self.framer.finish_step(step, &mut self.lines);
-                let (conclusion, exit_code) = match exit {
-                    StepExit::Code(0) => (Conclusion::Success, Some(0)),
-                    StepExit::Code(code) => (Conclusion::Failure, Some(code)),
-                    StepExit::Signal(_) => (Conclusion::Failure, None),
-                    StepExit::TimedOut => (Conclusion::TimedOut, None),
-                    StepExit::Cancelled => (Conclusion::Cancelled, None),
-                };
-                let end = StepEnd { at, conclusion, exit_code };
-                // A later report replaces the earlier one, so it repeats the start.
-                let started_at = match self.step.take() {
-                    Some((known, start)) if known == step => start,
-                    _ => at,
-                };
-                let _ = reports.send(StepReport { step, started_at, finished: Some(end) }).await;
-            }
-        }
-    }
-
-    fn write(&mut self) {
-        if self.problem.is_none()
-            && let Err(error) = self.journal.append(&self.lines)
-        {
-            self.problem = Some(error.to_string());
-        }
-        self.lines.clear();
-    }
-
-    fn end(&mut self) {
-        self.framer.finish(&mut self.lines);
-        self.write();
-    }
-}
-
 /// Reports progress of steps, the latest of each, until the job is over.
 async fn report_steps(server: Server, attempt: AttemptId, mut reports: mpsc::Receiver<StepReport>) {
     let path = format!("/api/runner/jobs/{}/{}/steps", attempt.job, attempt.epoch);
@@ -360,6 +294,47 @@ async fn report_steps(server: Server, attempt: AttemptId, mut reports: mpsc::Rec
 
 pub(crate) fn failed(conclusion: Conclusion, code: &str, message: String) -> JobOutcome {
     JobOutcome { conclusion, reason: Some(Reason { code: code.to_owned(), message }) }
+}
+
+/// How a job ends whose log can't go on.
+fn stopped(shared: &Shared, why: &Stopped) -> JobOutcome {
+    let name = &shared.config.name;
+    let dir = shared.config.data_dir.display();
+    match why {
+        Stopped::Limit(bytes) => failed(
+            Conclusion::Failure,
+            "log_limit",
+            format!(
+                "the job wrote more log than its limit of {}: the log ends there. Write less, or to a \
+                 file that is kept as an artifact; `max_log_bytes` of the runner and of the server is \
+                 the limit",
+                size(*bytes)
+            ),
+        ),
+        Stopped::Disk(error) if error.kind() == std::io::ErrorKind::StorageFull => failed(
+            Conclusion::Error,
+            "runner_disk",
+            format!(
+                "the disk of the runner {name} is full: the job's log can't go on in {dir}. Free space \
+                 there and start the job again"
+            ),
+        ),
+        Stopped::Disk(error) => failed(
+            Conclusion::Error,
+            "runner_disk",
+            format!("the runner {name} can't write the job's log in {dir}: {error}"),
+        ),
+    }
+}
+
+/// A number of bytes for people: 4 GiB, 1.5 MiB, 700 bytes.
+fn size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) if bytes.is_multiple_of(unit) => format!("{} {name}", bytes / unit),
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 fn no_mask() -> Masker {

@@ -32,6 +32,9 @@ pub struct RunnerConfig {
     pub slots: u32,
     /// What executes jobs.
     pub executor: ExecutorKind,
+    /// The longest log of a job, in bytes, on this machine's disk until the server has it. The
+    /// server's own limit holds too. A job that writes more is ended with the code `log_limit`.
+    pub max_log_bytes: u64,
     /// Docker's address; `DOCKER_HOST` or the default socket if absent.
     pub docker_host: Option<String>,
 }
@@ -46,6 +49,7 @@ impl Default for RunnerConfig {
             labels: Vec::new(),
             slots: 2,
             executor: ExecutorKind::Docker,
+            max_log_bytes: 4 << 30,
             docker_host: None,
         }
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use pipeyard_mask::Masker;
 use pipeyard_model::{
     Timestamp,
-    log::{Head, MAX_LINE, Stream},
+    log::{HEAD, Head, MAX_LINE, Stream},
 };
 
 #[derive(Debug)]
@@ -101,16 +101,23 @@ fn append(
     mut bytes: &[u8],
     out: &mut Vec<u8>,
 ) {
+    // Lines that begin and end here share their head.
+    let mut head = Vec::with_capacity(HEAD);
+    Head { at, step, stream, goes_on: false }.write(&mut head);
     while !bytes.is_empty() {
         if open.line.is_empty() {
             open.began = at;
         }
         let room = MAX_LINE - open.line.len();
-        let newline = bytes.iter().take(room + 1).position(|b| *b == b'\n');
-        if let Some(end) = newline {
-            open.line.extend_from_slice(&bytes[..end]);
+        if let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(room + 1)]) {
+            if open.line.is_empty() {
+                out.extend_from_slice(&head);
+                out.extend_from_slice(&bytes[..=end]);
+            } else {
+                open.line.extend_from_slice(&bytes[..end]);
+                emit(open, step, stream, false, out);
+            }
             bytes = &bytes[end + 1..];
-            emit(open, step, stream, false, out);
         } else {
             let taken = bytes.len().min(room);
             open.line.extend_from_slice(&bytes[..taken]);
@@ -119,7 +126,7 @@ fn append(
             if open.line.len() == MAX_LINE && !bytes.is_empty() {
                 let rest = open.line.split_off(border(&open.line, bytes[0]));
                 emit(open, step, stream, true, out);
-                open.line = rest;
+                open.line.extend_from_slice(&rest);
             }
         }
     }

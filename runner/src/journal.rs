@@ -41,12 +41,21 @@ impl Journal {
         self.written.subscribe()
     }
 
-    /// Appends whole lines.
+    /// Bytes that were appended.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.written.borrow().bytes
+    }
+
+    /// Appends whole lines, all or none of them.
     pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         if lines.is_empty() {
             return Ok(());
         }
-        self.file.write_all(lines)?;
+        if let Err(error) = self.file.write_all(lines) {
+            // What was written of them gives its room back.
+            let _ = self.file.set_len(self.bytes());
+            return Err(error);
+        }
         self.written.send_modify(|w| w.bytes += lines.len() as u64);
         Ok(())
     }
@@ -54,7 +63,7 @@ impl Journal {
     /// Nothing more will come; answers the length.
     pub(crate) fn complete(&mut self) -> u64 {
         self.written.send_modify(|w| w.complete = true);
-        self.written.borrow().bytes
+        self.bytes()
     }
 }
 

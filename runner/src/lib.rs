@@ -16,6 +16,7 @@ mod heartbeat;
 mod identity;
 mod journal;
 mod live;
+mod log;
 mod protocol;
 mod recover;
 mod reports;

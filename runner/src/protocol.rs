@@ -78,7 +78,7 @@ impl Server {
         attempt: AttemptId,
         offset: u64,
         bytes: Bytes,
-    ) -> Result<u64, CallError> {
+    ) -> Result<LogAck, CallError> {
         let path =
             format!("/api/runner/jobs/{}/{}/log?offset={offset}", attempt.job, attempt.epoch);
         let sum = format!("{:08x}", crc32fast::hash(&bytes));
@@ -88,7 +88,7 @@ impl Server {
             .header("content-type", "application/octet-stream")
             .body(bytes)
             .timeout(Duration::from_secs(30));
-        parse::<LogAck>(self.send(request).await?).await.map(|ack| ack.offset)
+        parse(self.send(request).await?).await
     }
 
     /// Uploads a file as an artifact.

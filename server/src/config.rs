@@ -24,6 +24,12 @@ pub struct ServerConfig {
     pub notify_private: bool,
     /// The largest artifact, in bytes.
     pub max_artifact_bytes: u64,
+    /// The longest log of an attempt, in bytes. A job that writes more is ended with the code
+    /// `log_limit`; what it wrote until then is kept.
+    pub max_log_bytes: u64,
+    /// A reader of a stream, or of any answer, that takes nothing for so many seconds loses its
+    /// connection. One of a stream comes back and goes on where it stopped.
+    pub stalled_reader_seconds: u64,
     /// Credentials of deploy providers: the name that an environment uses, and a JSON file with
     /// `access_key_id`, `secret_access_key` and, for the fleet, `token`. Read when it is needed.
     pub credentials: BTreeMap<String, PathBuf>,
@@ -45,6 +51,8 @@ impl Default for ServerConfig {
             notify_url: None,
             notify_private: false,
             max_artifact_bytes: 1 << 30,
+            max_log_bytes: 4 << 30,
+            stalled_reader_seconds: 60,
             credentials: BTreeMap::new(),
             keep_days: 90,
             refs_seconds: 60,
@@ -71,6 +79,12 @@ impl ServerConfig {
     #[must_use]
     pub fn keep(&self) -> Option<Duration> {
         (self.keep_days > 0).then(|| Duration::from_secs(u64::from(self.keep_days) * 24 * 3600))
+    }
+
+    /// How long a reader may take nothing.
+    #[must_use]
+    pub fn stalled_reader(&self) -> Duration {
+        Duration::from_secs(self.stalled_reader_seconds)
     }
 
     /// The address for links, without a slash at its end.

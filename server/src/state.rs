@@ -74,7 +74,7 @@ impl AppState {
             seal: Arc::new(Seal::open(&data.join("key"))?),
             blobs: Blobs::open(data.join("blobs"))?,
             mirrors: Arc::new(Mirrors::new(data)),
-            logs: Arc::new(Logs::open(data.join("logs"))?),
+            logs: Arc::new(Logs::open(data.join("logs"), config.max_log_bytes)?),
             providers: Arc::new(ConfiguredProviders::new(config.credentials.clone())),
             store,
             clock,

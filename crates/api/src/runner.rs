@@ -14,7 +14,8 @@
 //! | checkout | `GET/POST /git/{repo id}/...`, Git's smart HTTP, Basic `attempt:<checkout token>` |
 //!
 //! A write whose epoch is not the job's present one gets 409 with code `stale_epoch`: the runner
-//! ends the attempt and drops its journal. A log write at a wrong offset gets 409 with code
+//! ends the attempt. The log of an attempt that the server ended without hearing its runner is taken
+//! for a while longer ([`LogAck::over`]), so that what was journaled isn't lost. A log write at a wrong offset gets 409 with code
 //! `wrong_offset` and the right one in [`LogAck`]; a repeated write is acknowledged again.
 
 use std::collections::BTreeMap;
@@ -96,6 +97,9 @@ pub struct ClaimedJob {
     pub secrets: BTreeMap<SecretName, String>,
     /// The lease runs out so many seconds after the claim or the last heartbeat.
     pub lease_seconds: u32,
+    /// The longest log that the server keeps of an attempt, in bytes. The runner ends a job that
+    /// writes more.
+    pub max_log_bytes: u64,
 }
 
 /// Where the workspace comes from.
@@ -132,7 +136,7 @@ pub struct AttemptRef {
 pub struct HeartbeatReply {
     /// End these and finish them as cancelled.
     pub cancel: Vec<AttemptRef>,
-    /// These belong to somebody else or are over: end them and drop their journal.
+    /// These belong to somebody else or are over: end them.
     pub stale: Vec<AttemptRef>,
     /// The leases hold for so many seconds from now.
     pub lease_seconds: u32,
@@ -143,6 +147,10 @@ pub struct HeartbeatReply {
 pub struct LogAck {
     /// The offset of the next byte that the server wants.
     pub offset: u64,
+    /// The attempt was ended without its runner. Its log is still taken, but there is nothing to
+    /// finish.
+    #[serde(default)]
+    pub over: bool,
 }
 
 /// Progress of steps; a later report for a step replaces the earlier one.

@@ -13,7 +13,7 @@ use pipeyard_model::{
 };
 use pipeyard_store::{
     StoreError, StoreResult,
-    queue::{Claimed, HeartbeatNews, LEASE_SECONDS, LogState, Queue},
+    queue::{Appends, Claimed, HeartbeatNews, LATE_LOG, LEASE_SECONDS, LogState, Queue},
 };
 use sqlx::SqliteConnection;
 
@@ -461,6 +461,34 @@ impl Queue for SqliteStore {
         guarded.map(drop)
     }
 
+    async fn may_append(
+        &self,
+        runner: RunnerId,
+        attempt: AttemptId,
+        now: Timestamp,
+    ) -> StoreResult<Appends> {
+        let (id, who, since) = (attempt.job.to_string(), runner.to_string(), (now - LATE_LOG).0);
+        // What the runner has finished itself carries what it reported.
+        let late = sqlx::query_scalar!(
+            r#"SELECT (finished_at IS NOT NULL) AS "late!: bool" FROM attempts
+               WHERE job = ? AND epoch = ? AND runner = ?
+                 AND (finished_at IS NULL OR (finished_at > ? AND reported IS NULL))"#,
+            id,
+            attempt.epoch.0,
+            who,
+            since
+        )
+        .fetch_optional(&self.read)
+        .await
+        .map_err(failed)?;
+        match late {
+            Some(true) => Ok(Appends::Late),
+            Some(false) => Ok(Appends::InWork),
+            // Refuses, and records it.
+            None => self.check_attempt(runner, attempt, now).await.map(|()| Appends::InWork),
+        }
+    }
+
     async fn report_steps(
         &self,
         runner: RunnerId,
@@ -565,15 +593,20 @@ impl Queue for SqliteStore {
     async fn log_state(&self, attempt: AttemptId) -> StoreResult<Option<LogState>> {
         let id = attempt.job.to_string();
         let row = sqlx::query!(
-            r#"SELECT (finished_at IS NOT NULL) AS "complete!: bool", log_bytes FROM attempts
-               WHERE job = ? AND epoch = ?"#,
+            r#"SELECT (finished_at IS NOT NULL) AS "complete!: bool", log_bytes,
+                      CASE WHEN reported IS NULL THEN finished_at END AS "ended_without_runner: i64"
+               FROM attempts WHERE job = ? AND epoch = ?"#,
             id,
             attempt.epoch.0
         )
         .fetch_optional(&self.read)
         .await
         .map_err(failed)?;
-        Ok(row.map(|row| LogState { complete: row.complete, bytes: row.log_bytes.unsigned_abs() }))
+        Ok(row.map(|row| LogState {
+            complete: row.complete,
+            late_until: row.ended_without_runner.map(|at| Timestamp(at) + LATE_LOG),
+            bytes: row.log_bytes.unsigned_abs(),
+        }))
     }
 
     async fn queue_counts(&self) -> StoreResult<(u64, u64)> {

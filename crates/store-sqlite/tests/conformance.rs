@@ -42,6 +42,7 @@ promises! {
         labels_decide_who_gets_a_job,
         a_stale_epoch_is_refused_and_recorded,
         a_lease_that_runs_out_offers_the_job_again_once,
+        the_log_of_a_lost_attempt_is_taken_for_a_while,
         a_once_job_is_never_offered_again,
         a_restart_of_the_server_extends_every_lease,
         steps_end_with_their_attempt;

@@ -1,5 +1,7 @@
 //! The queue: claims, leases, fenced writes of runners.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use pipeyard_api::runner::{AttemptRef, FinishRequest, StepReport};
 use pipeyard_model::{
@@ -10,6 +12,10 @@ use crate::StoreResult;
 
 /// How long a claim or a heartbeat holds.
 pub const LEASE_SECONDS: u32 = 30;
+
+/// For so long the runner of an attempt that was ended without it may still append to its log: it
+/// was away, and has journaled what the job wrote.
+pub const LATE_LOG: Duration = Duration::from_secs(24 * 3600);
 
 /// A job that was just claimed.
 #[derive(Debug, Clone)]
@@ -45,11 +51,22 @@ pub struct HeartbeatNews {
     pub stale: Vec<AttemptRef>,
 }
 
+/// Why a runner may append to the log of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appends {
+    /// It works on the attempt.
+    InWork,
+    /// It did, and the attempt was ended without it, less than [`LATE_LOG`] ago.
+    Late,
+}
+
 /// Where the log of an attempt stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogState {
-    /// The attempt is over; nothing will be added.
+    /// The attempt is over; nothing will be added, unless its runner comes back.
     pub complete: bool,
+    /// The attempt was ended without its runner, which may append until then.
+    pub late_until: Option<Timestamp>,
     /// Its length is known when it is complete.
     pub bytes: u64,
 }
@@ -87,6 +104,14 @@ pub trait Queue {
         attempt: AttemptId,
         now: Timestamp,
     ) -> StoreResult<()>;
+    /// Whether this runner may append to the attempt's log. Refuses one that it never worked on,
+    /// that it has finished, or that was ended without it too long ago.
+    async fn may_append(
+        &self,
+        runner: RunnerId,
+        attempt: AttemptId,
+        now: Timestamp,
+    ) -> StoreResult<Appends>;
     /// Records progress of steps. A repeat changes nothing.
     async fn report_steps(
         &self,

@@ -19,7 +19,7 @@ use pipeyard_api::{
 };
 use pipeyard_model::{AttemptId, Conclusion, Epoch, JobId, RunnerId};
 use pipeyard_store::{
-    queue::{Claimed, HeartbeatNews, LEASE_SECONDS},
+    queue::{Appends, Claimed, HeartbeatNews, LEASE_SECONDS},
     runners::NewRunner,
 };
 use tokio::time::Instant;
@@ -191,6 +191,7 @@ async fn offer(
             env,
             secrets,
             lease_seconds: LEASE_SECONDS,
+            max_log_bytes: state.config.max_log_bytes,
         });
     }
     Ok(jobs)
@@ -274,7 +275,8 @@ struct AppendQuery {
     offset: u64,
 }
 
-/// Append to the log. Acknowledged once it is durable.
+/// Append to the log. Acknowledged once it is durable. The log of an attempt that was ended without
+/// its runner, whose lease ran out, is taken from that runner for another 24 hours.
 #[utoipa::path(post, path = "/api/runner/jobs/{job}/{epoch}/log", tag = "runner",
     params(("job" = JobId, Path,), ("epoch" = u32, Path,), AppendQuery,
         ("x-crc32" = String, Header, description = "CRC-32 of the body in hex")),
@@ -297,18 +299,19 @@ async fn log(
             "x-crc32 is missing or doesn't fit the body",
         ));
     }
-    state.store.check_attempt(runner.id, attempt, state.clock.now()).await?;
+    let late =
+        state.store.may_append(runner.id, attempt, state.clock.now()).await? == Appends::Late;
     let appended = match state.logs.append(attempt, query.offset, body).await {
         Ok(appended) => appended,
         Err(error) => return refuse_append(error),
     };
-    if appended.tell || !appended.first_lines.is_empty() {
+    if late || appended.tell || !appended.first_lines.is_empty() {
         // Line numbers of the job as a whole (step 0) are nobody's first line.
         let steps: Vec<_> =
             appended.first_lines.iter().copied().filter(|(step, _)| *step > 0).collect();
         state.store.report_log(attempt, appended.length, &steps, state.clock.now()).await?;
     }
-    Ok(Json(LogAck { offset: appended.length }).into_response())
+    Ok(Json(LogAck { offset: appended.length, over: late }).into_response())
 }
 
 fn refuse_append(error: AppendError) -> ApiResult<Response> {
@@ -326,11 +329,12 @@ fn refuse_append(error: AppendError) -> ApiResult<Response> {
                 message: format!("the log has {length} bytes; go on from there"),
                 hint: None,
             };
-            let body = WrongOffset { body: ErrorBody { error }, ack: LogAck { offset: length } };
+            let ack = LogAck { offset: length, over: false };
+            let body = WrongOffset { body: ErrorBody { error }, ack };
             Ok((StatusCode::CONFLICT, Json(body)).into_response())
         }
         AppendError::BadLine(problem) => Err(Failure::bad_request("bad_log", problem.to_string())),
-        AppendError::TooLong => {
+        AppendError::TooLong { .. } => {
             Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "log_too_long", error.to_string()))
         }
         AppendError::Sealed => Err(Failure::conflict("stale_epoch", "the attempt is over")),

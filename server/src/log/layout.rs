@@ -90,7 +90,7 @@ impl Scanner {
     /// Takes the next bytes. After an error the scanner is as it was before the bad line.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<(), BadLine> {
         if !self.partial.is_empty() {
-            let end = bytes.iter().position(|b| *b == b'\n');
+            let end = memchr::memchr(b'\n', bytes);
             let (rest, next) = end.map_or((bytes, &[][..]), |end| bytes.split_at(end + 1));
             let mut line = std::mem::take(&mut self.partial);
             let known = line.len();
@@ -107,7 +107,7 @@ impl Scanner {
             }
             bytes = next;
         }
-        while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (line, rest) = bytes.split_at(end + 1);
             self.line(line)?;
             bytes = rest;
@@ -125,9 +125,10 @@ impl Scanner {
     /// Nothing will follow: an unfinished line counts as a line. Its newline is missing in the file,
     /// which readers bear.
     pub(crate) fn close(&mut self) {
-        if Head::parse(&self.partial).is_some() {
-            let line = std::mem::take(&mut self.partial);
-            let _ = self.count(&line, line.len() - HEAD);
+        if let Some((head, text)) = Head::parse(&self.partial) {
+            let (bytes, raw) = (self.partial.len(), text.len());
+            self.partial.clear();
+            self.count(head, bytes, raw);
         }
     }
 
@@ -140,11 +141,12 @@ impl Scanner {
         let Some((head, _)) = Head::parse(&line[..line.len() - 1]) else {
             return Err(self.bad("it has no head"));
         };
-        self.count(line, text + usize::from(!head.goes_on))
+        self.count(head, line.len(), text + usize::from(!head.goes_on));
+        Ok(())
     }
 
-    fn count(&mut self, line: &[u8], raw: usize) -> Result<(), BadLine> {
-        let Some((head, _)) = Head::parse(line) else { return Err(self.bad("it has no head")) };
+    /// Counts a line of so many bytes, `raw` of them text of a step.
+    fn count(&mut self, head: Head, bytes: usize, raw: usize) {
         let layout = &mut self.layout;
         let full = layout.blocks.last().is_none_or(|block| {
             layout.lines + 1 - block.line >= LINES || layout.bytes - block.offset >= BYTES
@@ -154,10 +156,9 @@ impl Scanner {
             layout.blocks.push(Block { line, offset, raw: layout.raw, at: offset });
         }
         layout.lines += 1;
-        layout.bytes += line.len() as u64;
+        layout.bytes += bytes as u64;
         layout.raw += raw as u64;
         self.first_lines.entry(head.step).or_insert(layout.lines);
-        Ok(())
     }
 
     /// The beginning of a line may be anything that a line can begin with.

@@ -21,8 +21,9 @@ use super::{
     seal::sync_folder,
 };
 
-/// The longest log; a job that writes more is ended by its runner.
-pub(crate) const MAX_LOG: u64 = 8 << 30;
+/// A piece that begins behind the end of the log waits this long for the one before it, which it has
+/// overtaken: runners send the next piece while the server makes the former one durable.
+const OVERTAKEN: Duration = Duration::from_secs(1);
 /// How often the store is told the length of a log that only grows.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -39,8 +40,11 @@ pub enum AppendError {
     #[error(transparent)]
     BadLine(#[from] BadLine),
     /// The log would become longer than any may be.
-    #[error("a log may have {MAX_LOG} bytes")]
-    TooLong,
+    #[error("a log may have {limit} bytes")]
+    TooLong {
+        /// Its most bytes.
+        limit: u64,
+    },
     /// The attempt is over and its log sealed.
     #[error("the log is sealed")]
     Sealed,
@@ -71,30 +75,52 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Live {
     path: PathBuf,
+    /// Bytes that it may have.
+    limit: u64,
     open: Arc<Mutex<Option<Open>>>,
     /// Set under the lock of `open`: nothing is appended any more.
     sealed: Arc<AtomicBool>,
-    lines: watch::Sender<u64>,
+    size: watch::Sender<Size>,
+}
+
+/// How much of a log is durable, as far as appends have told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    lines: u64,
+    bytes: u64,
 }
 
 impl Live {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, open: Arc::default(), sealed: Arc::default(), lines: watch::Sender::new(0) }
+    pub(crate) fn new(path: PathBuf, limit: u64) -> Self {
+        let (open, sealed, size) = Default::default();
+        Self { path, limit, open, sealed, size: watch::Sender::new(size) }
     }
 
     pub(crate) async fn append(&self, offset: u64, bytes: Bytes) -> Result<Appended, AppendError> {
+        match self.append_now(offset, bytes.clone()).await {
+            Err(AppendError::WrongOffset { length }) if length < offset => {
+                let mut size = self.size.subscribe();
+                let before = size.wait_for(|now| now.bytes >= offset);
+                let _ = tokio::time::timeout(OVERTAKEN, before).await;
+                self.append_now(offset, bytes).await
+            }
+            other => other,
+        }
+    }
+
+    async fn append_now(&self, offset: u64, bytes: Bytes) -> Result<Appended, AppendError> {
         let mut open = Arc::clone(&self.open).lock_owned().await;
         if self.sealed.load(Ordering::SeqCst) {
             return Err(AppendError::Sealed);
         }
-        let path = self.path.clone();
+        let (path, limit) = (self.path.clone(), self.limit);
         let work = move || -> io::Result<Result<(Appended, u64), AppendError>> {
             let state = match &mut *open {
                 Some(state) => state,
                 none => none.insert(open_file(&path, true)?),
             };
             let length = state.scanner.length();
-            let result = append(state, offset, &bytes);
+            let result = append(state, offset, &bytes, limit);
             if matches!(result, Err(AppendError::Disk(_) | AppendError::BadLine(_))) {
                 // The file is as it was before; what the scanner has seen isn't: the next use reads
                 // the file again.
@@ -104,7 +130,7 @@ impl Live {
             Ok(result)
         };
         let (appended, lines) = blocking(work).await??;
-        self.lines.send_replace(lines);
+        self.size.send_replace(Size { lines, bytes: appended.length });
         Ok(appended)
     }
 
@@ -144,7 +170,7 @@ impl Live {
     }
 
     pub(crate) async fn grown(&self, lines: u64) {
-        let _ = self.lines.subscribe().wait_for(|now| *now > lines).await;
+        let _ = self.size.subscribe().wait_for(|now| now.lines > lines).await;
     }
 }
 
@@ -157,7 +183,12 @@ fn reader_of(state: &Open) -> io::Result<LogReader> {
     Ok(LogReader::plain(state.file.try_clone()?, whole, scanner.layout, length))
 }
 
-fn append(state: &mut Open, offset: u64, bytes: &[u8]) -> Result<(Appended, u64), AppendError> {
+fn append(
+    state: &mut Open,
+    offset: u64,
+    bytes: &[u8],
+    limit: u64,
+) -> Result<(Appended, u64), AppendError> {
     let length = state.scanner.length();
     let end = offset.saturating_add(bytes.len() as u64);
     if end <= length {
@@ -167,8 +198,8 @@ fn append(state: &mut Open, offset: u64, bytes: &[u8]) -> Result<(Appended, u64)
     if offset != length {
         return Err(AppendError::WrongOffset { length });
     }
-    if end > MAX_LOG {
-        return Err(AppendError::TooLong);
+    if end > limit {
+        return Err(AppendError::TooLong { limit });
     }
     let known: Vec<u16> = state.scanner.first_lines.keys().copied().collect();
     state.scanner.push(bytes)?;

@@ -31,11 +31,15 @@ pub use read::{Found, LogReader};
 
 /// Searches that may run at once; each takes a core.
 const SEARCHES: usize = 2;
+/// What a log may have beyond its limit: the runner's words about the end of the job.
+const LAST_WORDS: u64 = 1 << 20;
 
 /// The logs of all attempts.
 #[derive(Debug)]
 pub struct Logs {
     root: PathBuf,
+    /// Bytes that a log may have.
+    limit: u64,
     live: Mutex<HashMap<AttemptId, Arc<Live>>>,
     /// An attempt ended: its log may be sealed.
     pub(crate) ended: Notify,
@@ -43,14 +47,15 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Logs below this folder, which is made.
+    /// Logs below this folder, which is made. None becomes much longer than `max_bytes`.
     ///
     /// # Errors
     /// When the folder can't be made.
-    pub fn open(root: PathBuf) -> io::Result<Self> {
+    pub fn open(root: PathBuf, max_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(&root)?;
         Ok(Self {
             root,
+            limit: max_bytes.saturating_add(LAST_WORDS),
             live: Mutex::default(),
             ended: Notify::new(),
             searches: Semaphore::new(SEARCHES),
@@ -210,7 +215,9 @@ impl Logs {
 
     fn live(&self, attempt: AttemptId) -> Arc<Live> {
         let path = self.live_path(attempt);
-        Arc::clone(self.table().entry(attempt).or_insert_with(|| Arc::new(Live::new(path))))
+        Arc::clone(
+            self.table().entry(attempt).or_insert_with(|| Arc::new(Live::new(path, self.limit))),
+        )
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, HashMap<AttemptId, Arc<Live>>> {

@@ -122,7 +122,7 @@ impl LogReader {
                 break;
             }
             let block = self.block(index)?;
-            for (number, line) in (start..self.layout.end_line(index)).zip(split(&block)) {
+            for (number, (line, _)) in (start..self.layout.end_line(index)).zip(split(&block)) {
                 if number < from {
                     continue;
                 }
@@ -240,18 +240,25 @@ impl LogLines for String {
     }
 }
 
-fn split(block: &[u8]) -> impl Iterator<Item = &[u8]> {
-    block.strip_suffix(b"\n").unwrap_or(block).split(|b| *b == b'\n')
+/// Lines without their ends, and whether they have one: the last line of a log may have none.
+fn split(mut block: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
+    std::iter::from_fn(move || {
+        let (line, rest, whole) = match memchr::memchr(b'\n', block) {
+            Some(end) => (&block[..end], &block[end + 1..], true),
+            None if block.is_empty() => return None,
+            None => (block, &[][..], false),
+        };
+        block = rest;
+        Some((line, whole))
+    })
 }
 
 fn raw_of(block: &[u8]) -> Vec<u8> {
     let mut raw = Vec::with_capacity(block.len());
-    let mut lines = block.split_inclusive(|b| *b == b'\n');
-    for line in &mut lines {
-        let (body, newline) = line.strip_suffix(b"\n").map_or((line, false), |body| (body, true));
-        if let Some((head, text)) = Head::parse(body) {
+    for (line, whole) in split(block) {
+        if let Some((head, text)) = Head::parse(line) {
             raw.extend_from_slice(text);
-            if newline && !head.goes_on {
+            if whole && !head.goes_on {
                 raw.push(b'\n');
             }
         }

@@ -8,7 +8,7 @@ use super::*;
 
 fn logs() -> (TempDir, Logs) {
     let folder = tempfile::tempdir().unwrap();
-    let logs = Logs::open(folder.path().join("logs")).unwrap();
+    let logs = Logs::open(folder.path().join("logs"), 1 << 30).unwrap();
     (folder, logs)
 }
 

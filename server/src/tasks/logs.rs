@@ -1,4 +1,5 @@
-//! Seals the logs of attempts that are over.
+//! Seals the logs of attempts that are over. One that was ended without its runner stays open for a
+//! while: the runner may come back with what it journaled.
 
 use std::time::Duration;
 
@@ -52,8 +53,13 @@ async fn seal_all(
         if shutdown.is_cancelled() {
             return Ok(());
         }
-        let over = state.store.log_state(attempt).await?.is_some_and(|log| log.complete);
-        if !over {
+        let now = state.clock.now();
+        let is_whole = state
+            .store
+            .log_state(attempt)
+            .await?
+            .is_some_and(|log| log.complete && log.late_until.is_none_or(|until| until < now));
+        if !is_whole {
             continue;
         }
         if let Err(error) = state.logs.seal(attempt).await {

@@ -1,12 +1,14 @@
 //! The runner protocol and logs as people read them, over HTTP.
 
+use std::time::Duration;
+
 use axum::{body::Body, http::StatusCode};
 use http_body_util::BodyExt as _;
 use pipeyard_model::{
-    AttemptId,
+    AttemptId, Clock as _,
     log::{Head, Stream},
 };
-use pipeyard_store::repos::Forge;
+use pipeyard_store::{queue::LATE_LOG, repos::Forge};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, NOW, ONE_JOB, RUNNER_KEY, Server};
@@ -25,7 +27,10 @@ pub(crate) fn lines(texts: &[&str]) -> Vec<u8> {
 }
 
 async fn claimed() -> (Server, AttemptId) {
-    let server = Server::start().await;
+    claimed_at(Server::start().await).await
+}
+
+pub(crate) async fn claimed_at(server: Server) -> (Server, AttemptId) {
     let repo = server.add_repo("shop", Forge::Git, "/srv/shop.git").await;
     server.add_run(repo, ONE_JOB).await;
     let runner = server.add_runner().await;
@@ -99,6 +104,80 @@ async fn a_runner_without_a_known_key_gets_nothing() {
     let (server, attempt) = claimed().await;
     let log = format!("/api/runner/jobs/{}/1/log?offset=0", attempt.job);
     for path in ["/api/runner/claim", "/api/runner/heartbeat", &log] {
+/// The lease of an attempt ends with a part of its log on the runner's disk only.
+#[tokio::test]
+async fn the_log_of_an_attempt_that_was_given_up_becomes_whole_when_its_runner_returns() {
+    let (server, first) = claimed().await;
+    let log = lines(&["one", "two", "three", "four"]);
+    let known = log.len() / 2;
+    assert_eq!(append(&server, first, 0, &log[..known]).await.json()["over"], false);
+    server.clock.advance(Duration::from_secs(31));
+    let now = server.clock.now();
+    assert_eq!(server.state.store.expire_leases(now).await.unwrap(), [first]);
+    // The job is offered again; the new attempt writes a log of its own.
+    let runner = server.state.store.runners(now).await.unwrap()[0].id;
+    let second = server.claim(runner).await;
+    let other = lines(&["again"]);
+    append(&server, second, 0, &other).await;
+
+    let late = append(&server, first, known, &log[known..]).await.json();
+    assert_eq!((&late["over"], &late["offset"]), (&json!(true), &json!(log.len())));
+    let page = server.get(&format!("{LOG}?attempt=1")).await.json();
+    assert_eq!(
+        (page["total"].as_u64(), page["lines"][3]["text"].as_str()),
+        (Some(4), Some("four"))
+    );
+    let page = server.get(&format!("{LOG}?attempt=2")).await.json();
+    assert_eq!(
+        (page["total"].as_u64(), page["lines"][0]["text"].as_str()),
+        (Some(1), Some("again"))
+    );
+    let run = server.get("/api/runs/1").await.json();
+    let attempts = &run["jobs"][0]["attempts"];
+    assert_eq!(attempts[0]["log_bytes"], log.len());
+    assert_eq!(
+        (&attempts[0]["reason"]["code"], &run["status"]),
+        (&json!("runner_lost"), &json!("running"))
+    );
+    assert_eq!(finish(&server, first, "success", log.len()).await.code(), "stale_epoch");
+    assert_eq!(
+        finish(&server, second, "success", other.len()).await.status,
+        StatusCode::NO_CONTENT
+    );
+    server.clock.advance(LATE_LOG);
+    assert_eq!(append(&server, first, log.len(), &other).await.code(), "stale_epoch");
+}
+
+#[tokio::test]
+async fn a_piece_that_overtakes_the_one_before_it_waits_for_it() {
+    let (server, attempt) = claimed().await;
+    let log = lines(&["one", "two", "three", "four"]);
+    let half = log.len() / 2;
+    let (second, first) = tokio::join!(append(&server, attempt, half, &log[half..]), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        append(&server, attempt, 0, &log[..half]).await
+    });
+    assert_eq!((first.status, second.status), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(second.json()["offset"], log.len());
+    assert_eq!(server.get(LOG).await.json()["total"], 4);
+}
+
+#[tokio::test]
+async fn a_log_ends_at_its_limit() {
+    let server = Server::with(|config| config.max_log_bytes = 1000).await;
+    let (server, attempt) = claimed_at(server).await;
+    let row = "x".repeat(60_000);
+    let log = lines(&[row.as_str(); 30]);
+    // The limit and some last words of the runner's.
+    let fits = 1000 + (1 << 20);
+    assert_eq!(append(&server, attempt, 0, &log[..fits]).await.status, StatusCode::OK);
+    let refused = append(&server, attempt, fits, &log[fits..]).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (StatusCode::PAYLOAD_TOO_LARGE, "log_too_long")
+    );
+}
+
         for key in ["", "Bearer ppk_other", &server.bearer()] {
             let answer = server.send("POST", path, &[("authorization", key)], "{}").await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {key}");
@@ -131,6 +210,7 @@ async fn a_claim_gives_what_the_job_needs_and_a_heartbeat_its_cancel() {
         (&again["jobs"][0]["job"], &again["jobs"][0]["epoch"]),
         (&job["job"], &job["epoch"])
     );
+    assert_eq!(job["max_log_bytes"], server.state.config.max_log_bytes);
     let attempts = json!({ "attempts": [{ "job": job["job"], "epoch": 1 }], "wait_seconds": 20 });
     let asked = std::time::Instant::now();
     let (news, cancel) = tokio::join!(

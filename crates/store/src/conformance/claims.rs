@@ -8,7 +8,7 @@ use pipeyard_model::{AttemptId, Clock as _, Conclusion, Epoch, ManualClock, Requ
 use super::make::{claim, job, one_job, run, runner, setup};
 use crate::{
     Store, StoreError,
-    queue::{Claimed, LEASE_SECONDS},
+    queue::{Appends, Claimed, LATE_LOG, LEASE_SECONDS},
 };
 
 pub(super) fn of(claimed: &Claimed) -> AttemptId {
@@ -156,6 +156,44 @@ pub async fn a_lease_that_runs_out_offers_the_job_again_once<S: Store>(
     let view = store.run(id).await.unwrap().unwrap();
     assert_eq!(view.run.conclusion, Some(Conclusion::Error));
     assert_eq!(view.jobs[0].reason.as_ref().unwrap().code, "runner_lost");
+}
+
+/// A runner that was away may still append to the log of the attempt that was ended without it, for
+/// a while, and to nothing else.
+pub async fn the_log_of_a_lost_attempt_is_taken_for_a_while<S: Store>(
+    store: &S,
+    clock: &ManualClock,
+) {
+    let made = setup(store, clock).await;
+    let id = one_job(store, clock, made.repo).await;
+    let old = claim(store, clock, made.runner).await;
+    let may = async |runner, claimed| store.may_append(runner, of(claimed), clock.now()).await;
+    assert_eq!(may(made.runner, &old).await.unwrap(), Appends::InWork);
+    assert_eq!(store.log_state(of(&old)).await.unwrap().unwrap().late_until, None);
+    clock.advance(A_LEASE);
+    store.expire_leases(clock.now()).await.unwrap();
+    assert_eq!(may(made.runner, &old).await.unwrap(), Appends::Late);
+    let state = store.log_state(of(&old)).await.unwrap().unwrap();
+    assert_eq!((state.complete, state.late_until), (true, Some(clock.now() + LATE_LOG)));
+    let other = runner(store, clock, "two", &[]).await;
+    is_conflict(may(other, &old).await, "stale_epoch");
+    // The newer attempt is another's, and stays as it is.
+    let new = claim(store, clock, other).await;
+    assert_eq!(may(made.runner, &old).await.unwrap(), Appends::Late);
+    is_conflict(may(made.runner, &new).await, "stale_epoch");
+    store.report_log(of(&old), 700, &[(1, 2)], clock.now()).await.unwrap();
+    let view = store.run(id).await.unwrap().unwrap();
+    let bytes: Vec<_> = view.jobs[0].attempts.iter().map(|attempt| attempt.log_bytes).collect();
+    assert_eq!((bytes, view.jobs[0].steps[0].first_line), (vec![700, 0], None));
+    // What its own runner has ended is over at once.
+    store
+        .finish_attempt(other, of(&new), end(Conclusion::Success, clock), clock.now())
+        .await
+        .unwrap();
+    is_conflict(may(other, &new).await, "stale_epoch");
+    assert_eq!(store.log_state(of(&new)).await.unwrap().unwrap().late_until, None);
+    clock.advance(LATE_LOG);
+    is_conflict(may(made.runner, &old).await, "stale_epoch");
 }
 
 /// A job marked `once` is never offered again after a lost runner.
