@@ -47,6 +47,8 @@ pub async fn serve(
     let listener = TcpListener::bind(state.config.listen)
         .await
         .with_context(|| format!("failed to listen on {}", state.config.listen))?;
+    drop_stalled_readers(&listener, state.config.stalled_reader())
+        .context("failed to set up the listener")?;
     state.blobs.remove_unfinished().context("failed to clean the blob store")?;
     bound(listener.local_addr()?);
     let tasks = tasks::start(&state, &shutdown);
@@ -70,4 +72,11 @@ pub async fn serve(
     tasks.close();
     let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
     Ok(())
+}
+
+/// A peer that takes nothing of what waits for it is given up by the kernel after `limit`: a stalled
+/// reader holds memory, and nothing else would end it. Connections take this over from the listener.
+fn drop_stalled_readers(listener: &TcpListener, limit: Duration) -> std::io::Result<()> {
+    let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(listener, millis)?)
 }

@@ -29,8 +29,6 @@ const BATCH: u32 = 200;
 const PACE: Duration = Duration::from_millis(100);
 /// A look happens this often even when nothing woke the reader.
 const IDLE: Duration = Duration::from_secs(5);
-/// A reader that takes nothing for so long is cut off.
-const STALL: Duration = Duration::from_secs(30);
 /// Something is sent this often, so that proxies and readers know that the stream lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -117,7 +115,8 @@ async fn follow(
         for event in batch {
             after = event.seq;
             let Some(data) = encode(&event) else { return };
-            let sent = tokio::time::timeout(STALL, out.send(Ok(data))).await;
+            let stalled = state.config.stalled_reader();
+            let sent = tokio::time::timeout(stalled, out.send(Ok(data))).await;
             if !matches!(sent, Ok(Ok(()))) {
                 return;
             }

@@ -37,12 +37,13 @@ use crate::{
 const PAGE: u64 = 5_000;
 /// Lines of a page if the reader doesn't say.
 const PAGE_DEFAULT: u64 = 500;
-/// Lines of one message of a stream.
+/// Lines of one message of a stream; with long lines fewer, see [`BATCH_BYTES`].
 const BATCH: u64 = 1_000;
+/// Bytes of one message of a stream, and of a page: it ends with the line that reaches them.
+const BATCH_BYTES: usize = 256 * 1024;
+const PAGE_BYTES: usize = 4 << 20;
 /// Messages that wait for a slow reader.
-const WAITING: usize = 4;
-/// A reader that takes nothing for so long is cut off, and comes back where it stopped.
-const STALL: Duration = Duration::from_secs(30);
+const WAITING: usize = 2;
 /// Two looks at a log are at least this far apart, so that a fast job gives few, large messages.
 const PACE: Duration = Duration::from_millis(50);
 /// A look happens this often even when nothing woke the reader.
@@ -141,7 +142,7 @@ async fn page(
         from => from.unsigned_abs().max(1),
     };
     let count = query.count.unwrap_or(PAGE_DEFAULT).min(PAGE);
-    let lines = reader.page(from, count).await.map_err(Failure::internal)?;
+    let lines = reader.page(from, count, PAGE_BYTES).await.map_err(Failure::internal)?;
     Ok(Json(LogPage { attempt: attempt.epoch, lines, total, complete }))
 }
 
@@ -308,33 +309,33 @@ type Out = mpsc::Sender<Result<Event, Infallible>>;
 async fn send_log(state: &AppState, mut target: Target, mut next: u64, out: &Out) -> ApiResult<()> {
     let mut wake = state.store.wake();
     let hello = Event::default().comment("connected").retry(Duration::from_secs(1));
-    if !send(out, hello).await {
+    if !send(state, out, hello).await {
         return Ok(());
     }
     let attempt = loop {
         wake.mark_unchanged();
         match target.attempt {
             Some(attempt) => break attempt,
-            None if target.finished => return end(out, next).await,
+            None if target.finished => return end(state, out, next).await,
             None => {}
         }
         let _ = tokio::time::timeout(IDLE, wake.changed()).await;
         tokio::time::sleep(PACE).await;
         match resolve(state, target.run, target.job.clone(), None).await? {
             Some(now) => target = now,
-            None => return end(out, next).await,
+            None => return end(state, out, next).await,
         }
     };
     loop {
         wake.mark_unchanged();
         let (reader, complete) = read(state, attempt).await?;
-        let lines = reader.page(next, BATCH).await.map_err(Failure::internal)?;
+        let lines = reader.page(next, BATCH, BATCH_BYTES).await.map_err(Failure::internal)?;
         if let Some(last) = lines.last() {
             next = last.n + 1;
             let Ok(event) = Event::default().id(last.n.to_string()).json_data(&lines) else {
                 return Err(Failure::internal("a line can't be encoded"));
             };
-            if !send(out, event).await {
+            if !send(state, out, event).await {
                 return Ok(());
             }
         }
@@ -342,7 +343,7 @@ async fn send_log(state: &AppState, mut target: Target, mut next: u64, out: &Out
             continue;
         }
         if complete {
-            return end(out, next).await;
+            return end(state, out, next).await;
         }
         tokio::select! {
             () = state.logs.grown(attempt, reader.lines()) => {}
@@ -354,12 +355,15 @@ async fn send_log(state: &AppState, mut target: Target, mut next: u64, out: &Out
     }
 }
 
-async fn end(out: &Out, next: u64) -> ApiResult<()> {
+async fn end(state: &AppState, out: &Out, next: u64) -> ApiResult<()> {
     let last = next.saturating_sub(1).to_string();
-    send(out, Event::default().event("end").id(last).data("{}")).await;
+    send(state, out, Event::default().event("end").id(last).data("{}")).await;
     Ok(())
 }
 
-async fn send(out: &Out, event: Event) -> bool {
-    matches!(tokio::time::timeout(STALL, out.send(Ok(event))).await, Ok(Ok(())))
+/// Whether the reader is still there. One that takes nothing is cut off, and comes back where it
+/// stopped.
+async fn send(state: &AppState, out: &Out, event: Event) -> bool {
+    let sent = tokio::time::timeout(state.config.stalled_reader(), out.send(Ok(event))).await;
+    matches!(sent, Ok(Ok(())))
 }

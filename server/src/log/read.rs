@@ -15,8 +15,6 @@ use pipeyard_model::log::{HEAD, Head};
 
 use super::{blocking, layout::Layout};
 
-/// A page is ended after so many bytes, even if more lines were asked for.
-const PAGE_BYTES: usize = 4 << 20;
 /// A search is given up after this.
 const SEARCH: Duration = Duration::from_secs(10);
 /// Lines that a search names; it counts all.
@@ -102,16 +100,16 @@ impl LogReader {
         &self.closed
     }
 
-    /// Lines from number `from`, at most `count`, fewer if they are very long.
+    /// Lines from number `from`, at most `count`; the one with which they reach `bytes` is the last.
     ///
     /// # Errors
     /// When the log can't be read.
-    pub async fn page(&self, from: u64, count: u64) -> io::Result<Vec<LogLine>> {
+    pub async fn page(&self, from: u64, count: u64, bytes: usize) -> io::Result<Vec<LogLine>> {
         let reader = self.clone();
-        blocking(move || reader.page_now(from.max(1), count)).await
+        blocking(move || reader.page_now(from.max(1), count, bytes)).await
     }
 
-    fn page_now(&self, from: u64, count: u64) -> io::Result<Vec<LogLine>> {
+    fn page_now(&self, from: u64, count: u64, most: usize) -> io::Result<Vec<LogLine>> {
         let mut lines = Vec::new();
         let mut bytes = 0;
         let end = from.saturating_add(count).min(self.layout.lines + 1);
@@ -126,7 +124,7 @@ impl LogReader {
                 if number < from {
                     continue;
                 }
-                if number >= end || bytes > PAGE_BYTES {
+                if number >= end || bytes >= most {
                     return Ok(lines);
                 }
                 bytes += line.len();

@@ -49,7 +49,7 @@ async fn seen(logs: &Logs, attempt: AttemptId) -> (u64, Vec<(u64, String)>, Vec<
     let reader = logs.reader(attempt).await.unwrap();
     let mut lines = Vec::new();
     while (lines.len() as u64) < reader.lines() {
-        let page = reader.page(lines.len() as u64 + 1, 1000).await.unwrap();
+        let page = reader.page(lines.len() as u64 + 1, 1000, usize::MAX).await.unwrap();
         lines.extend(page.into_iter().map(|l| (l.n, l.text)));
     }
     let mut raw = Vec::new();
@@ -92,7 +92,11 @@ async fn a_restart_and_sealing_renumber_nothing() {
     logs.seal(attempt).await.unwrap();
     assert!(!logs.live_path(attempt).exists());
     assert_eq!(seen(&logs, attempt).await, live);
-    assert_eq!(before.page(600, 1).await.unwrap().len(), 1, "who reads is not disturbed");
+    assert_eq!(
+        before.page(600, 1, usize::MAX).await.unwrap().len(),
+        1,
+        "who reads is not disturbed"
+    );
     logs.seal(attempt).await.unwrap();
     assert_eq!(logs.length(attempt).await.unwrap(), log.len() as u64);
     assert!(matches!(
@@ -156,7 +160,7 @@ async fn a_line_without_its_end_is_seen_once_the_attempt_is_over() {
     assert_eq!(reader.closed().lines(), 2);
     logs.seal(attempt).await.unwrap();
     let reader = logs.reader(attempt).await.unwrap();
-    assert_eq!(reader.page(2, 1).await.unwrap()[0].text, "cut off by a ");
+    assert_eq!(reader.page(2, 1, usize::MAX).await.unwrap()[0].text, "cut off by a ");
     assert_eq!(reader.raw(0..reader.raw_bytes()).await.unwrap(), "whole\ncut off by a ");
 }
 
@@ -193,8 +197,8 @@ async fn a_log_of_a_million_lines_opens_at_any_line() {
     let reader = logs.reader(attempt).await.unwrap();
     assert_eq!(reader.lines(), 1_000_000);
     for n in [1, 256, 257, 99_999, 500_000, 1_000_000] {
-        assert_eq!(reader.page(n, 1).await.unwrap()[0].text, format!("line {n}"));
+        assert_eq!(reader.page(n, 1, usize::MAX).await.unwrap()[0].text, format!("line {n}"));
     }
-    assert!(reader.page(1_000_001, 10).await.unwrap().is_empty());
+    assert!(reader.page(1_000_001, 10, usize::MAX).await.unwrap().is_empty());
     assert_eq!(logs.search(attempt, "line 999999").await.unwrap().lines, [999_999]);
 }

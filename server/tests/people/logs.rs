@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, NOW, ONE_JOB, RUNNER_KEY, Server};
 
-const LOG: &str = "/api/runs/1/jobs/test/log";
+pub(crate) const LOG: &str = "/api/runs/1/jobs/test/log";
 
 /// Lines of step 1 with these texts.
 pub(crate) fn lines(texts: &[&str]) -> Vec<u8> {
@@ -38,7 +38,12 @@ pub(crate) async fn claimed_at(server: Server) -> (Server, AttemptId) {
     (server, attempt)
 }
 
-async fn append(server: &Server, attempt: AttemptId, offset: usize, bytes: &[u8]) -> Answer {
+pub(crate) async fn append(
+    server: &Server,
+    attempt: AttemptId,
+    offset: usize,
+    bytes: &[u8],
+) -> Answer {
     let sum = format!("{:08x}", crc32fast::hash(bytes));
     send_log(server, attempt, offset, bytes, &sum).await
 }
@@ -99,11 +104,6 @@ async fn a_log_is_taken_where_it_ends_and_nowhere_else() {
     assert_eq!(finish(&server, attempt, "failure", log.len()).await.code(), "stale_epoch");
 }
 
-#[tokio::test]
-async fn a_runner_without_a_known_key_gets_nothing() {
-    let (server, attempt) = claimed().await;
-    let log = format!("/api/runner/jobs/{}/1/log?offset=0", attempt.job);
-    for path in ["/api/runner/claim", "/api/runner/heartbeat", &log] {
 /// The lease of an attempt ends with a part of its log on the runner's disk only.
 #[tokio::test]
 async fn the_log_of_an_attempt_that_was_given_up_becomes_whole_when_its_runner_returns() {
@@ -178,6 +178,11 @@ async fn a_log_ends_at_its_limit() {
     );
 }
 
+#[tokio::test]
+async fn a_runner_without_a_known_key_gets_nothing() {
+    let (server, attempt) = claimed().await;
+    let log = format!("/api/runner/jobs/{}/1/log?offset=0", attempt.job);
+    for path in ["/api/runner/claim", "/api/runner/heartbeat", &log] {
         for key in ["", "Bearer ppk_other", &server.bearer()] {
             let answer = server.send("POST", path, &[("authorization", key)], "{}").await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {key}");
@@ -205,12 +210,12 @@ async fn a_claim_gives_what_the_job_needs_and_a_heartbeat_its_cancel() {
         (Some("test"), Some("shop"))
     );
     assert_eq!(job["checkout"]["path"], format!("/git/{repo}"));
+    assert_eq!(job["max_log_bytes"], server.state.config.max_log_bytes);
     let again = runner_call(&server, "/api/runner/claim", &claim).await.json();
     assert_eq!(
         (&again["jobs"][0]["job"], &again["jobs"][0]["epoch"]),
         (&job["job"], &job["epoch"])
     );
-    assert_eq!(job["max_log_bytes"], server.state.config.max_log_bytes);
     let attempts = json!({ "attempts": [{ "job": job["job"], "epoch": 1 }], "wait_seconds": 20 });
     let asked = std::time::Instant::now();
     let (news, cancel) = tokio::join!(

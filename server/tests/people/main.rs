@@ -11,6 +11,7 @@ mod outbox;
 mod retention;
 mod runs;
 mod secrets;
+mod stalled;
 mod support;
 mod tests;
 mod ui;
