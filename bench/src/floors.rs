@@ -36,14 +36,24 @@ pub(crate) fn shell_true_ms() -> Option<f64> {
     Some(median(&mut took))
 }
 
-/// `cat` of as many bytes through one pipe.
+/// Lines of 99 letters and their ends.
+pub(crate) fn a_megabyte_of_lines() -> String {
+    ("x".repeat(99) + "\n").repeat(10_000)
+}
+
+/// A shell command that writes a file of a megabyte so many times.
+pub(crate) fn cat_megabytes(file: &str, times: u64) -> String {
+    format!("i=0; while [ $i -lt {times} ]; do cat {file}; i=$((i+1)); done")
+}
+
+/// The same `cat` of as many bytes through one pipe.
 pub(crate) fn cat_mb_per_second(mb: u64) -> Option<f64> {
+    let dir = tempfile::tempdir().ok()?;
+    fs::write(dir.path().join("lines"), a_megabyte_of_lines()).ok()?;
     let began = Instant::now();
     let mut child = Command::new("sh")
-        .args([
-            "-c",
-            &format!("head -c {} /dev/zero | tr '\\0' x | fold -w 99 | cat", mb * 1_000_000),
-        ])
+        .args(["-c", &format!("({}) | cat", cat_megabytes("lines", mb))])
+        .current_dir(dir.path())
         .stdout(Stdio::piped())
         .spawn()
         .ok()?;
