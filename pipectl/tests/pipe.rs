@@ -305,6 +305,59 @@ fn a_watch_survives_a_killed_server() {
     assert_eq!(watch.wait().unwrap().code(), Some(3));
 }
 
+#[test]
+fn doctor_says_what_is_missing_and_how_to_mend_it() {
+    let yard = Yard::start();
+    std::fs::write(yard.path(".pipeyard.yml"), "jobs:\n  test:\n    image: busybox\n").unwrap();
+    let done = yard.run(&["doctor", "--output", "json"]);
+    assert_eq!(done.exit, 1, "no runner is there, and the pipeline doesn't compile: {}", done.out);
+    let checks: Vec<serde_json::Value> = serde_json::from_str(&done.out).unwrap();
+    let check = |name: &str| checks.iter().find(|check| check["check"] == name).unwrap();
+    for good in ["git", "profile", "server", "clock", "login", "version", "queue"] {
+        assert_eq!(check(good)["result"], "ok", "{:#}", check(good));
+    }
+    for (bad, result, fix) in [
+        ("runners", "failed", "pipectl runners token"),
+        ("repos", "warning", "pipectl repos add"),
+        ("pipeline", "failed", "pipectl lint"),
+    ] {
+        assert_eq!(check(bad)["result"], result, "{:#}", check(bad));
+        assert!(check(bad)["fix"].as_str().unwrap().contains(fix), "{:#}", check(bad));
+    }
+    // Without a server the rest is still checked.
+    let alone = yard.run(&["--server", "http://127.0.0.1:1", "doctor", "-o", "text"]);
+    assert_eq!(alone.exit, 1);
+    assert!(alone.out.contains("server\tfailed\tfailed to reach"), "{}", alone.out);
+    assert!(alone.out.contains("pipeline\tfailed"), "{}", alone.out);
+}
+
+#[test]
+fn a_watch_by_a_program_is_a_stream_of_documents() {
+    let yard = Yard::start();
+    yard.push();
+    let done = yard.run(&["runs", "watch", "1", "--timeout", "1s", "-o", "jsonl"]);
+    assert_eq!(done.exit, 7, "{}", done.err);
+    let first = done.out.lines().next().unwrap();
+    let job: serde_json::Value = serde_json::from_str(first).unwrap();
+    assert_eq!(job["name"], "test");
+}
+
+#[test]
+fn every_code_is_explained_without_a_server() {
+    let list = run(
+        {
+            let mut command = pipectl();
+            command.args(["explain", "-o", "text"]);
+            command
+        },
+        "",
+    );
+    assert_eq!(list.exit, 0, "{}", list.err);
+    for code in ["P204", "image_not_found", "report_missing"] {
+        assert!(list.out.lines().any(|line| line.starts_with(code)), "{code}: {}", list.out);
+    }
+}
+
 /// A proxy in the environment is for the network: what listens on this machine is asked directly.
 #[test]
 fn a_server_on_this_machine_is_never_asked_through_a_proxy() {

@@ -23,6 +23,48 @@ pub const MAX_TEXTS: usize = 512 << 10;
 /// The longest name of a suite, a test, a class or a file, in bytes.
 pub const MAX_NAME: usize = 500;
 
+/// Codes of problems with reports, with what they mean and what to do, sorted.
+pub const CODES: &[(&str, &str)] = &[
+    (
+        "report_invalid",
+        "A file that the job names under `tests` is no JUnit report, or breaks off. The tests before the \
+         line that is named are counted. Often the test runner was killed while it wrote, or the \
+         pattern matches other XML files too.",
+    ),
+    (
+        "report_missing",
+        "Nothing is where the job's `tests` says that a report is. Either the steps ended before they \
+         wrote it, or they write it elsewhere: paths are relative to the workspace's root. The job's \
+         result doesn't depend on it.",
+    ),
+    (
+        "report_too_large",
+        "A test report has more than 32 MiB, or all of a job's have more than 256 MiB. Write a report \
+         for each suite, and keep what tests print out of them.",
+    ),
+    (
+        "report_unreadable",
+        "A test report can't be read: it is a symbolic link or lies behind one, which is never \
+         followed, or a folder, or the runner may not read it. Write the report itself into the workspace.",
+    ),
+    (
+        "tests_refused",
+        "The server didn't take what the runner read from the test reports; its words are in the \
+         message. Run the same version of Pipeyard on both sides.",
+    ),
+    (
+        "too_many_reports",
+        "More than 1,000 files match the job's `tests`. The first 1,000 are read. Write fewer, larger \
+         reports.",
+    ),
+];
+
+/// What a code of a report means and what to do; `None` if it is none.
+#[must_use]
+pub fn explain(code: &str) -> Option<&'static str> {
+    CODES.iter().find(|(known, _)| *known == code).map(|(_, text)| *text)
+}
+
 /// How many tests ended how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TestCounts {

@@ -10,6 +10,7 @@ pub mod context;
 pub mod exit;
 pub mod output;
 pub mod profile;
+mod table;
 mod term;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -48,8 +49,8 @@ pub enum Command {
     Logout(commands::login::Logout),
     /// Check pipeline files.
     Lint(commands::lint::Lint),
-    /// Explain an error code of a pipeline file.
-    Explain(commands::lint::Explain),
+    /// Explain a code: of a finding in a pipeline file, or of why a job ended.
+    Explain(commands::explain::Explain),
     /// Repositories.
     #[command(subcommand)]
     Repos(commands::repos::Repos),

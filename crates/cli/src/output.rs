@@ -4,10 +4,13 @@
 //! the whole, once, before the format; what it leaves has no known columns, so a table then shows
 //! the fields that are there.
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use crate::{exit::Failure, term};
+use crate::{
+    exit::Failure,
+    table::{self, Screen},
+    term,
+};
 
 /// How to print results.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -50,7 +53,7 @@ pub fn print(
             let line = |row| term::safe_for_terminal(&cells(row, columns).join("\t"), false);
             rows(&value).into_iter().map(|row| line(row) + "\n").collect()
         }
-        Format::Table => table(&value, columns),
+        Format::Table => table(&value, columns, term::screen()),
     };
     term::put(text.as_bytes());
     Ok(())
@@ -99,30 +102,17 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
-fn table(value: &Value, columns: &[Column]) -> String {
+fn table(value: &Value, columns: &[Column], screen: Screen) -> String {
     let rows = rows(value);
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    if columns.is_empty() {
-        if let Some(Value::Object(fields)) = rows.first() {
-            table.set_header(fields.keys().map(|k| k.to_uppercase()));
-        }
-    } else {
-        table.set_header(columns.iter().map(|Column(head, _)| *head));
-    }
-    for row in rows {
-        table.add_row(
-            cells(row, columns).into_iter().map(|cell| term::safe_for_terminal(&cell, false)),
-        );
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
-    if text == "\n" {
-        text.clear();
-    }
-    text
+    let heads: Vec<String> = match rows.first() {
+        _ if !columns.is_empty() => columns.iter().map(|Column(head, _)| (*head).into()).collect(),
+        Some(Value::Object(fields)) => fields.keys().map(|key| key.to_uppercase()).collect(),
+        _ => Vec::new(),
+    };
+    let plain = |cell: String| term::safe_for_terminal(&cell, false);
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| cells(row, columns).into_iter().map(plain).collect()).collect();
+    table::render(&heads, &rows, screen)
 }
 
 #[cfg(test)]
@@ -145,6 +135,7 @@ mod tests {
         let text = table(
             &value,
             &[Column("RUN", |r| cell(&r["id"])), Column("TITLE", |r| cell(&r["title"]))],
+            Screen::default(),
         );
         assert_eq!(text, "RUN  TITLE\n81   Fix 한글 second\n7    x\n");
     }

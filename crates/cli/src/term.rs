@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use crate::table::Screen;
+
 /// Lines for a person, on standard error. They may quote strangers: commit titles, branches, files.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", safe_lines(text, colour_of_errors()));
@@ -24,6 +26,19 @@ pub(crate) fn put(bytes: &[u8]) {
 /// Whether standard output is a terminal.
 pub(crate) fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
+}
+
+/// What a table is drawn on. `COLUMNS` wins over what the terminal says; a width that can't be one
+/// counts as unknown.
+pub(crate) fn screen() -> Screen {
+    if !stdout_is_terminal() {
+        return Screen::default();
+    }
+    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let width = said.or_else(|| {
+        rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col))
+    });
+    Screen { width: width.filter(|width| *width >= 20), colour: colour() }
 }
 
 /// Whether standard input is a terminal.

@@ -86,6 +86,21 @@ pub enum Deploy {
     },
 }
 
+/// Rows asked for at a time.
+const PAGE: usize = 200;
+
+/// A value of a limit as its text writes it: a share in percent, a latency in milliseconds.
+fn measured(row: &Value, field: &str) -> String {
+    let Some(number) = row[field].as_f64() else { return "-".into() };
+    let latency = row["text"].as_str().is_some_and(|text| text.contains("_ms"));
+    // What a latency is at least is the share of requests beyond its limit.
+    if latency && field != "lower_bound" {
+        format!("{number:.0} ms")
+    } else {
+        format!("{:.2} %", number * 100.0)
+    }
+}
+
 fn percent(value: &Value) -> String {
     value.as_f64().map_or_else(|| "-".into(), |p| format!("{p:.0}%"))
 }
@@ -139,7 +154,7 @@ impl Deploy {
         let client = context.client()?;
         match self {
             Self::List { env, service, active, limit } => {
-                let mut query = format!("active={active}&limit={}", limit.min(200));
+                let mut query = format!("active={active}&limit={}", limit.clamp(1, PAGE));
                 for (key, value) in
                     [("env", env.map(String::from)), ("service", service.map(String::from))]
                 {
@@ -147,12 +162,22 @@ impl Deploy {
                         query.push_str(&format!("&{key}={}", escape(&value)));
                     }
                 }
-                let page: Page<DeploymentView> =
-                    client.get(&format!("/api/deployments?{query}")).await?;
-                if page.items.is_empty() && context.for_people() {
+                let mut rows: Vec<DeploymentView> = Vec::new();
+                let mut before = String::new();
+                while rows.len() < limit {
+                    let page: Page<DeploymentView> =
+                        client.get(&format!("/api/deployments?{query}{before}")).await?;
+                    rows.extend(page.items);
+                    match page.next {
+                        Some(next) => before = format!("&before={}", escape(&next)),
+                        None => break,
+                    }
+                }
+                rows.truncate(limit);
+                if rows.is_empty() && context.for_people() {
                     term::say("no deployments: a deploy in a pipeline makes one");
                 }
-                context.print(&page.items, COLUMNS)?;
+                context.print(&rows, COLUMNS)?;
                 Ok(Exit::Ok)
             }
             Self::Status { deployment } => {
@@ -164,7 +189,7 @@ impl Deploy {
             }
             Self::Watch { deployment, timeout } => {
                 let id = number(&client, &deployment).await?;
-                watch(&client, id, timeout).await
+                watch(context, &client, id, timeout).await
             }
             Self::Approve { deployment, comment } => {
                 decide(context, &client, &deployment, "approve", comment).await
@@ -226,9 +251,9 @@ fn show(context: &Context, detail: &DeploymentDetail) -> Result<(), Failure> {
             &[
                 Column("HEALTH", |r| cell(&r["text"])),
                 Column("STATE", |r| cell(&r["state"])),
-                Column("VALUE", |r| cell(&r["value"])),
-                Column("BEFORE", |r| cell(&r["baseline"])),
-                Column("AT LEAST", |r| cell(&r["lower_bound"])),
+                Column("NEW", |r| measured(r, "value")),
+                Column("OLD", |r| measured(r, "baseline")),
+                Column("AT LEAST", |r| measured(r, "lower_bound")),
                 Column("REQUESTS", |r| cell(&r["requests"])),
             ],
         )?;
@@ -264,7 +289,12 @@ pub(crate) fn exit_of(view: &DeploymentView) -> Exit {
     }
 }
 
-async fn watch(client: &Client, id: DeploymentId, timeout: Option<Duration>) -> Outcome {
+async fn watch(
+    context: &Context,
+    client: &Client,
+    id: DeploymentId,
+    timeout: Option<Duration>,
+) -> Outcome {
     let limit = async {
         match timeout {
             Some(limit) => tokio::time::sleep(limit).await,
@@ -272,7 +302,7 @@ async fn watch(client: &Client, id: DeploymentId, timeout: Option<Duration>) -> 
         }
     };
     tokio::select! {
-        outcome = follow(client, id) => outcome,
+        outcome = follow(context, client, id) => outcome,
         () = limit => {
             term::say(&format!("gave up waiting; the deployment goes on: pipectl deploy watch {id}"));
             Ok(Exit::GaveUp)
@@ -284,7 +314,8 @@ async fn watch(client: &Client, id: DeploymentId, timeout: Option<Duration>) -> 
     }
 }
 
-async fn follow(client: &Client, id: DeploymentId) -> Outcome {
+/// Prints what changes: a line for people, the deployment itself for programs.
+async fn follow(context: &Context, client: &Client, id: DeploymentId) -> Outcome {
     let mut events = client.events("/api/events", None);
     let mut told = HashSet::new();
     let mut last = String::new();
@@ -293,7 +324,7 @@ async fn follow(client: &Client, id: DeploymentId) -> Outcome {
             client.get_patiently(&format!("/api/deployments/{id}")).await?;
         let view = &detail.deployment;
         for entry in &detail.timeline {
-            if told.insert(entry.n) {
+            if told.insert(entry.n) && context.for_people() {
                 term::print(&format!("{} {} {}\n", entry.at, entry.who, entry.message));
             }
         }
@@ -308,7 +339,11 @@ async fn follow(client: &Client, id: DeploymentId) -> Outcome {
             why(&row)
         );
         if line != last {
-            term::print(&format!("{}\n", line.trim_end()));
+            if context.for_people() {
+                term::print(&format!("{}\n", line.trim_end()));
+            } else {
+                context.print(view, COLUMNS)?;
+            }
             last = line;
         }
         if view.status == Status::Finished {
@@ -321,5 +356,24 @@ async fn follow(client: &Client, id: DeploymentId) -> Outcome {
         if let Ok(event) = tokio::time::timeout(Duration::from_secs(1), events.next()).await {
             event?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn health_is_written_as_its_limit_is() {
+        let rate = json!({"text": "error_rate < 1 %", "value": 0.0821, "baseline": null});
+        assert_eq!(
+            (measured(&rate, "value"), measured(&rate, "baseline")),
+            ("8.21 %".into(), "-".into())
+        );
+        let slow = json!({"text": "p95_ms < 300", "value": 104.4, "lower_bound": 0.031});
+        assert_eq!(measured(&slow, "value"), "104 ms");
+        assert_eq!(measured(&slow, "lower_bound"), "3.10 %");
     }
 }

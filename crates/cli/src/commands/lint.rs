@@ -1,10 +1,8 @@
-//! `lint` and `explain`: local, no server.
+//! `lint`: local, no server.
 
 use std::{fs, path::PathBuf};
 
-use pipeyard_pipelines::{
-    Context as Pushed, Diagnostic, Event, Severity, Source, compile, explain, render,
-};
+use pipeyard_pipelines::{Context as Pushed, Diagnostic, Event, Severity, Source, compile, render};
 
 use crate::{
     context::Context,
@@ -23,14 +21,7 @@ pub struct Lint {
     strict: bool,
 }
 
-/// Explain an error code, P204.
-#[derive(Debug, clap::Args)]
-pub struct Explain {
-    /// The code.
-    code: String,
-}
-
-fn default_files() -> Vec<PathBuf> {
+pub(super) fn default_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let single = PathBuf::from(".pipeyard.yml");
     if single.is_file() {
@@ -88,19 +79,8 @@ impl Lint {
     }
 }
 
-impl Explain {
-    pub(crate) fn run(self, _context: &Context) -> Outcome {
-        let page = explain(&self.code).ok_or_else(|| {
-            Failure::not_found(format!("there is no code {:?}", self.code))
-                .hint("codes look like P204; pipectl lint prints them")
-        })?;
-        term::print(page);
-        Ok(Exit::Ok)
-    }
-}
-
 /// Findings as for a push to the default branch, which keeps every deploy in.
-fn findings(path: &str, bytes: &[u8]) -> Vec<Diagnostic> {
+pub(super) fn findings(path: &str, bytes: &[u8]) -> Vec<Diagnostic> {
     let pushed = Pushed {
         event: Event::Push,
         sha: "0".repeat(40),

@@ -5,6 +5,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod dora;
 pub mod envs;
+pub mod explain;
 pub mod hook;
 pub mod incidents;
 pub mod lint;

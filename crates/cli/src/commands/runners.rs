@@ -6,7 +6,7 @@ use pipeyard_model::RunnerId;
 use super::age;
 use crate::{
     context::Context,
-    exit::{Exit, Outcome},
+    exit::{Exit, Failure, Outcome},
     output::{Column, cell},
     term,
 };
@@ -20,8 +20,8 @@ pub enum Runners {
     Token,
     /// Remove one: its key is refused from now on, its jobs are offered again.
     Rm {
-        /// Its id.
-        id: RunnerId,
+        /// Its name, or its id if several have that name.
+        runner: String,
     },
 }
 
@@ -59,13 +59,58 @@ impl Runners {
                     ],
                 )?;
             }
-            Self::Rm { id } => client.delete(&format!("/api/runners/{id}")).await?,
+            Self::Rm { runner } => {
+                let id = match runner.parse::<RunnerId>() {
+                    Ok(id) => id,
+                    Err(_) => {
+                        let runners: Vec<RunnerView> = client.get("/api/runners").await?;
+                        named(&runners, &runner)?
+                    }
+                };
+                client.delete(&format!("/api/runners/{id}")).await?;
+            }
         }
         Ok(Exit::Ok)
+    }
+}
+
+/// The one runner of this name.
+fn named(runners: &[RunnerView], name: &str) -> Result<RunnerId, Failure> {
+    let ids: Vec<_> = runners.iter().filter(|r| r.name == name).map(|r| r.id).collect();
+    match ids[..] {
+        [id] => Ok(id),
+        [] => {
+            Err(Failure::not_found(format!("there is no runner {name:?}"))
+                .hint("pipectl runners list"))
+        }
+        _ => Err(Failure::usage(format!("{} runners are called {name:?}", ids.len()))
+            .hint("give the id of one: pipectl runners list")),
     }
 }
 
 fn list(value: &serde_json::Value) -> String {
     let items: Vec<_> = value.as_array().into_iter().flatten().map(cell).collect();
     if items.is_empty() { "-".into() } else { items.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_is_named_by_its_name_while_that_is_its_own() {
+        let runner = |name: &str| RunnerView {
+            id: RunnerId::new(),
+            name: name.into(),
+            labels: vec![],
+            state: "online".into(),
+            version: "0.1.0".into(),
+            seen_at: None,
+            jobs: vec![],
+        };
+        let runners = [runner("a"), runner("b"), runner("b")];
+        assert_eq!(named(&runners, "a").unwrap(), runners[0].id);
+        assert_eq!(named(&runners, "b").unwrap_err().exit, Exit::Usage);
+        assert_eq!(named(&runners, "c").unwrap_err().exit, Exit::NotFound);
+    }
 }

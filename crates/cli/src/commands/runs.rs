@@ -104,7 +104,7 @@ const COLUMNS: &[Column] = &[
     Column("COMMIT", |r| sha(&r["commit"])),
     Column("AGE", |r| age(&r["created_at"])),
     Column("TOOK", |r| took(&r["created_at"], &r["finished_at"])),
-    Column("TITLE", |r| cell(&r["title"]).chars().take(60).collect()),
+    Column("TITLE", |r| cell(&r["title"])),
 ];
 
 const JOBS: &[Column] = &[
@@ -142,6 +142,7 @@ impl Runs {
                 view(context, &detail)?;
                 if context.for_people() {
                     run_tests::print(&client, &detail).await?;
+                    term::say(&format!("\n{}/runs/{run}", client.base()));
                 }
                 Ok(Exit::Ok)
             }
@@ -151,7 +152,7 @@ impl Runs {
             }
             Self::Watch { run, timeout } => {
                 let run = run_number(&client, &run).await?;
-                watch(&client, run, timeout).await
+                watch(context, &client, run, timeout).await
             }
             Self::Cancel { run } => change(context, &client, &run, "cancel", &()).await,
             Self::Approve { run } => change(context, &client, &run, "approve", &()).await,
@@ -180,7 +181,7 @@ async fn change<B: serde::Serialize + Sync>(
 
 async fn started(context: &Context, client: &Client, run: RunView, follow: bool) -> Outcome {
     if follow {
-        return watch(client, run.id, None).await;
+        return watch(context, client, run.id, None).await;
     }
     context.print(&run, COLUMNS)?;
     term::say(&format!("{}/runs/{}", client.base(), run.id));
@@ -246,9 +247,14 @@ pub(crate) fn exit_of(conclusion: Option<Conclusion>) -> Exit {
     }
 }
 
-/// Prints one line for each change until the run has ended.
-pub(crate) async fn watch(client: &Client, run: RunId, timeout: Option<Duration>) -> Outcome {
-    let follow = follow(client, run);
+/// Prints each change until the run has ended: a line for people, the job or run itself for programs.
+async fn watch(
+    context: &Context,
+    client: &Client,
+    run: RunId,
+    timeout: Option<Duration>,
+) -> Outcome {
+    let follow = follow(context, client, run);
     let interrupted = async {
         let _ = tokio::signal::ctrl_c().await;
     };
@@ -271,7 +277,7 @@ pub(crate) async fn watch(client: &Client, run: RunId, timeout: Option<Duration>
     }
 }
 
-async fn follow(client: &Client, run: RunId) -> Outcome {
+async fn follow(context: &Context, client: &Client, run: RunId) -> Outcome {
     let mut events = client.events(&format!("/api/events?run={run}"), None);
     let mut seen: HashMap<String, String> = HashMap::new();
     loop {
@@ -287,7 +293,11 @@ async fn follow(client: &Client, run: RunId) -> Outcome {
                 line.push_str(&format!(" ({why})"));
             }
             if seen.insert(job.name.to_string(), line.clone()).as_ref() != Some(&line) {
-                term::print(&format!("{line}\n"));
+                if context.for_people() {
+                    term::print(&format!("{line}\n"));
+                } else {
+                    context.print(job, JOBS)?;
+                }
             }
         }
         if detail.run.status == Status::Finished {
@@ -299,11 +309,12 @@ async fn follow(client: &Client, run: RunId) -> Outcome {
                 .jobs
                 .iter()
                 .any(|j| j.reason.as_ref().is_some_and(|r| r.code == "rolled_back"));
-            term::print(&format!(
-                "run {run} {} {}\n",
-                state(&row),
-                took(&row["created_at"], &row["finished_at"])
-            ));
+            if context.for_people() {
+                let took = took(&row["created_at"], &row["finished_at"]);
+                term::print(&format!("run {run} {} {took}\n", state(&row)));
+            } else {
+                context.print(&detail.run, COLUMNS)?;
+            }
             let exit = exit_of(detail.run.conclusion);
             return Ok(if exit == Exit::Failed && rolled_back { Exit::RolledBack } else { exit });
         }

@@ -1,0 +1,79 @@
+//! `explain`: what a code means and what to do. Local, no server.
+
+use pipeyard_api::test_report;
+use pipeyard_executor::reasons;
+use pipeyard_pipelines::{Code, explain};
+use serde_json::json;
+
+use crate::{
+    context::Context,
+    exit::{Exit, Failure, Outcome},
+    output::{Column, cell},
+    term,
+};
+
+/// Explain a code: of a pipeline file's findings (P204), or of why a job ended (`image_not_found`).
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// The code; lists all of them if absent.
+    code: Option<String>,
+}
+
+impl Explain {
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        let Some(code) = self.code else {
+            context.print(
+                &all(),
+                &[Column("CODE", |r| cell(&r["code"])), Column("ABOUT", |r| cell(&r["about"]))],
+            )?;
+            return Ok(Exit::Ok);
+        };
+        let text = page(&code).ok_or_else(|| {
+            Failure::not_found(format!("there is no code {code:?}"))
+                .hint("pipectl explain lists them all")
+        })?;
+        term::print(&text);
+        Ok(Exit::Ok)
+    }
+}
+
+/// The page of a code, as Markdown.
+fn page(code: &str) -> Option<String> {
+    if let Some(page) = explain(code) {
+        return Some(page.to_owned());
+    }
+    let code = code.to_lowercase();
+    let text = reasons::explain(&code).or_else(|| test_report::explain(&code))?;
+    Some(format!("# {code}\n\n{text}\n"))
+}
+
+/// Every code with its title or its first sentence.
+fn all() -> Vec<serde_json::Value> {
+    let language = Code::ALL.iter().map(|code| (code.to_string(), code.title().to_owned()));
+    let others = reasons::ALL.iter().chain(test_report::CODES);
+    let others = others.map(|(code, text)| ((*code).to_owned(), first_sentence(text)));
+    language.chain(others).map(|(code, about)| json!({ "code": code, "about": about })).collect()
+}
+
+fn first_sentence(text: &str) -> String {
+    text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_that_is_listed_has_a_page() {
+        let all = all();
+        assert!(all.len() > 50);
+        for row in &all {
+            let code = row["code"].as_str().unwrap();
+            let page = page(code).unwrap_or_else(|| panic!("{code} has no page"));
+            assert!(page.starts_with('#') && page.contains(code), "{page}");
+            assert!(!row["about"].as_str().unwrap().is_empty(), "{code}");
+        }
+        assert!(page("no_such_code").is_none());
+        assert!(page("IMAGE_NOT_FOUND").is_some());
+    }
+}
