@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser};
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 cancelled, 4 not signed in or not allowed,
-5 not found, 6 server unreachable, 7 gave up waiting, 8 waits for approval, 9 failed but rolled back,
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 cancelled,
+4 not signed in or not allowed, 5 not found, 6 server unreachable,
+7 gave up waiting, 8 waits for approval, 9 failed but rolled back,
 130 interrupted.";
 
 /// Git push to a judged canary to DORA metrics, on machines that you own.

@@ -35,10 +35,20 @@ jobs:
     run:
       - echo before
       - echo about to fail; exit 7
+    tests: report.xml
   after:
     needs: broken
     image: none
     run: echo never
+`;
+
+const REPORT = `<testsuites>
+<testsuite name="cart">
+<testcase name="is empty at first" time="0.5"/>
+<testcase name="takes a discount once" file="src/cart.sh" line="7" time="1.25"><failure message="80 is not 90">expected 90
+got &lt;b&gt;80&lt;/b&gt;</failure></testcase>
+</testsuite>
+</testsuites>
 `;
 
 const SLOW = `
@@ -72,7 +82,7 @@ before(async () => {
   if (own) {
     pipeyard = await Installation.start(process.env.PIPECTL);
     url = pipeyard.url;
-    run = await pipeyard.push('Print a hundred thousand lines', { '.pipeyard.yml': PIPELINE, 'hostile.txt': HOSTILE });
+    run = await pipeyard.push('Print a hundred thousand lines', { '.pipeyard.yml': PIPELINE, 'hostile.txt': HOSTILE, 'report.xml': REPORT });
     await pipeyard.finished(run);
     code = await pipeyard.code();
   }
@@ -118,6 +128,16 @@ test('a push appears in the list, and the failed run opens on what failed', { sk
   await page.getByText('exit 7').first().waitFor();
   await page.locator('.jobs a', { hasText: 'after' }).click();
   await page.locator('.reason', { hasText: 'Skipped' }).waitFor();
+});
+
+test('the tests of a failed job are shown by name', { skip }, async () => {
+  await open(`/runs/${run}/broken`);
+  await page.getByRole('link', { name: 'Tests 1 of 2 failed' }).click();
+  const failed = page.getByRole('region', { name: 'Failed tests' });
+  await failed.getByText('takes a discount once').waitFor();
+  await failed.getByText('src/cart.sh:7').waitFor();
+  await failed.getByText('got <b>80</b>').waitFor();
+  await page.getByRole('region', { name: 'Suites' }).locator('tbody tr', { hasText: 'cart' }).waitFor();
 });
 
 test('100,000 lines open, scroll and are all there', { skip }, async (t) => {

@@ -29,7 +29,7 @@ impl Tone {
                 Self::Good
             }
             "failure" | "failed" | "error" | "timed_out" | "rolled_back" | "rollback_failed"
-            | "broken" | "open" | "NOT OK" => Self::Bad,
+            | "broken" | "open" => Self::Bad,
             "running" | "starting" | "preparing" | "working" | "shifting" | "completing"
             | "in_progress" => Self::Busy,
             "held" | "awaiting_approval" | "rolling_back" | "warning" | "too_little_data" => {
@@ -49,6 +49,15 @@ impl Tone {
             Self::Held => "35",
             Self::Faint => "2",
         }
+    }
+}
+
+/// A word of a state, padded to `width`.
+pub(crate) fn in_tone(word: &str, width: usize, colour: bool) -> String {
+    let pad = " ".repeat(width.saturating_sub(word.width()));
+    match Tone::of(word).filter(|_| colour) {
+        Some(tone) => format!("\u{1b}[{}m{word}\u{1b}[0m{pad}", tone.code()),
+        None => format!("{word}{pad}"),
     }
 }
 

@@ -44,7 +44,28 @@ fn page(code: &str) -> Option<String> {
     }
     let code = code.to_lowercase();
     let text = reasons::explain(&code).or_else(|| test_report::explain(&code))?;
-    Some(format!("# {code}\n\n{text}\n"))
+    Some(format!("# {code}\n\n{}\n", wrap(text)))
+}
+
+/// Lines of a page.
+const WIDTH: usize = 80;
+
+fn wrap(text: &str) -> String {
+    let mut wrapped = String::with_capacity(text.len() + text.len() / WIDTH + 1);
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > WIDTH {
+            wrapped.push('\n');
+            used = 0;
+        } else if used > 0 {
+            wrapped.push(' ');
+            used += 1;
+        }
+        wrapped.push_str(word);
+        used += length;
+    }
+    wrapped
 }
 
 /// Every code with its title or its first sentence.
@@ -73,6 +94,9 @@ mod tests {
             assert!(page.starts_with('#') && page.contains(code), "{page}");
             assert!(!row["about"].as_str().unwrap().is_empty(), "{code}");
         }
+        let lines =
+            |code: &str| page(code).unwrap().lines().all(|line| line.chars().count() <= WIDTH);
+        assert!(lines("report_missing") && lines("docker_unavailable"));
         assert!(page("no_such_code").is_none());
         assert!(page("IMAGE_NOT_FOUND").is_some());
     }

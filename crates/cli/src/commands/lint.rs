@@ -62,7 +62,9 @@ impl Lint {
         }
         if context.for_people() {
             let word = if bad { "not good" } else { "good" };
-            term::say(&format!("{} file(s) checked: {word}", files.len()));
+            let files =
+                if files.len() == 1 { "1 file".into() } else { format!("{} files", files.len()) };
+            term::say(&format!("{files} checked: {word}"));
         } else {
             context.print(
                 &all,

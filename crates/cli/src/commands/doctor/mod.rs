@@ -11,6 +11,7 @@ use crate::{
     context::Context,
     exit::{Exit, Outcome},
     output::{Column, cell},
+    table, term,
 };
 
 /// Check that everything is in place, and say how to fix what isn't. Ends with 1 if something that is
@@ -63,6 +64,28 @@ impl Check {
     }
 }
 
+impl Level {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Check {
+    /// For people: what was found is never cut, and the fix stands below it.
+    fn lines(&self, colour: bool) -> String {
+        let word = table::in_tone(self.result.word(), 8, colour);
+        let mut lines = format!("{word} {:<9} {}\n", self.check, self.found);
+        if !self.fix.is_empty() {
+            lines.push_str(&format!("{:<8} {:<9} fix: {}\n", "", "", self.fix));
+        }
+        lines
+    }
+}
+
 const COLUMNS: &[Column] = &[
     Column("CHECK", |r| cell(&r["check"])),
     Column("RESULT", |r| cell(&r["result"])),
@@ -85,7 +108,13 @@ impl Doctor {
         }
         checks.extend(pipelines());
         let bad = checks.iter().any(|check| check.result == Level::Failed);
-        context.print(&checks, COLUMNS)?;
+        if context.for_people() {
+            term::print(
+                &checks.iter().map(|check| check.lines(term::colour())).collect::<String>(),
+            );
+        } else {
+            context.print(&checks, COLUMNS)?;
+        }
         Ok(if bad { Exit::Failed } else { Exit::Ok })
     }
 }
@@ -124,4 +153,26 @@ fn pipelines() -> Option<Check> {
             Check::failed("pipeline", format!("{what}: {errors} errors"), "pipectl lint")
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_stands_below_what_was_found() {
+        assert_eq!(
+            Check::ok("git", "git version 2").lines(false),
+            "ok       git       git version 2\n"
+        );
+        assert_eq!(
+            Check::failed("docker", "not installed", "install it").lines(false),
+            "failed   docker    not installed\n                   fix: install it\n"
+        );
+        assert!(
+            Check::failed("git", "x", "")
+                .lines(true)
+                .starts_with("\u{1b}[31mfailed\u{1b}[0m   git")
+        );
+    }
 }
