@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(180);
 /// Bytes that one step writes without a newline.
 const FLOOD: usize = 1_000_000_000;
 /// What server and runner may need for it at most, in MB above what they needed before.
-const FLOOD_MB: u64 = 100;
+const FLOOD_MB: u64 = 64;
 
 /// A job of a finished run.
 fn job<'a>(run: &'a Value, name: &str) -> &'a Value {
