@@ -169,7 +169,7 @@ pub struct Bucket {
 }
 
 /// What a report's numbers are made of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sums {
     /// The window's buckets, in order; only what is inside the window.
     pub buckets: Vec<Totals>,

@@ -88,7 +88,8 @@ promises! {
         samples_are_bounded;
     sums:
         sums_are_those_of_the_facts,
-        a_late_incident_changes_the_day_of_the_deployment;
+        a_late_incident_changes_the_day_of_the_deployment,
+        a_rollback_fails_what_it_takes_back;
     told:
         a_deployment_is_told_from_start_to_end,
         a_rollback_is_told_with_the_judges_reason,

@@ -165,3 +165,122 @@ async fn cells(
     let next = last.map(|key| CheckFrom::Cells(Some(key)));
     Ok(Checked { next, added: 0, corrected })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use pipeyard_dora::Sums;
+    use pipeyard_model::{
+        ManualClock, ReleaseId, RepoId, RunId, UserId,
+        deployment::{Event, Purpose, Release},
+        plan::{Otherwise, Strategy},
+    };
+    use pipeyard_store::{
+        deployments::{Change, Deployments as _, NewDeployment, NewIncident},
+        dora::{Dora as _, Whose},
+    };
+
+    use super::*;
+    use crate::SqliteStore;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_772_366_400);
+
+    /// A deployment that is over, one that isn't, and an incident.
+    async fn story(store: &SqliteStore) {
+        let file = serde_json::json!({ "environments": { "production": {
+            "production": true,
+            "provider": { "endpoint": "http://127.0.0.1:1" },
+            "services": { "web": { "listen": 1, "container": { "image": "x", "port": 80 } } },
+        }}});
+        let file = serde_json::from_value(file).unwrap();
+        store.apply_environments(file, false, UserId::new(), NOW).await.unwrap();
+        let (environment, service) = ("production".parse().unwrap(), "web".parse().unwrap());
+        let new = NewDeployment {
+            environment,
+            service,
+            purpose: Purpose::Ship,
+            release: Release {
+                id: ReleaseId::new(),
+                repo: RepoId::new(),
+                repo_name: "shop".parse().unwrap(),
+                commit: "a".repeat(40),
+                run: RunId(1),
+                job: "package".parse().unwrap(),
+                artifact: "shop.tar.gz".into(),
+                sha256: "a".repeat(64),
+                size: 1,
+            },
+            strategy: Strategy::AllAtOnce,
+            limits: vec![],
+            otherwise: Otherwise::Rollback,
+            job: None,
+            requested_by: "ann".into(),
+            needs_approval: false,
+            comment: None,
+            by: None,
+        };
+        let first = store.create_deployment(new.clone(), NOW).await.unwrap();
+        let ended = first.apply(Event::Aborted { by: "ann".into(), comment: None }, NOW).unwrap();
+        store.change_deployment(Change::of(ended), NOW).await.unwrap();
+        store.create_deployment(new.clone(), NOW).await.unwrap();
+        let incident = NewIncident {
+            key: None,
+            environment: new.environment,
+            service: new.service,
+            title: "checkout fails".into(),
+            impact_at: NOW,
+            detected_at: NOW,
+            deployment: Some((first.id, "manual".into())),
+            by: "ann".into(),
+            user: UserId::new(),
+        };
+        store.open_incident(incident, NOW).await.unwrap();
+    }
+
+    async fn sums(store: &SqliteStore) -> Sums {
+        // A whole day, which is read from its cell, between two parts of others.
+        let hours = |n: i64| Timestamp(NOW.0 + n * 3_600_000_000);
+        store.dora_sums(&Whose::default(), hours(-100), &[hours(-20), hours(20)]).await.unwrap()
+    }
+
+    async fn check(store: &SqliteStore) -> (u64, u64) {
+        let (mut added, mut corrected, mut from) = (0, 0, Some(CheckFrom::START));
+        while let Some(place) = from {
+            let piece = store.check_dora(place, 1).await.unwrap();
+            (added, corrected, from) =
+                (added + piece.added, corrected + piece.corrected, piece.next);
+        }
+        (added, corrected)
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_added_and_what_is_wrong_is_corrected() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(NOW + Duration::from_secs(60)));
+        let store = SqliteStore::open(&folder.path().join("p.db"), clock).await.unwrap();
+        story(&store).await;
+        let right = sums(&store).await;
+        assert_eq!(right.buckets[0].cell.counts.listed, 2);
+        assert_eq!(right.buckets[0].cell.counts.incidents, 1);
+        assert_eq!(check(&store).await, (0, 0));
+        for (harm, found) in [
+            // An older version kept neither.
+            (&["DELETE FROM dora_contributions", "DELETE FROM dora_cells"][..], (3, 0)),
+            // Every cell of the place and of the environment.
+            (&["DELETE FROM dora_cells"][..], (0, 5)),
+            (&["UPDATE dora_cells SET cell = x'00' WHERE tier = 'day'"][..], (0, 2)),
+        ] {
+            for statement in harm {
+                let work = store.write(move |c| {
+                    Box::pin(async move {
+                        sqlx::query(*statement).execute(c).await.map_err(failed).map(drop)
+                    })
+                });
+                work.await.unwrap();
+            }
+            assert_eq!(check(&store).await, found, "{harm:?}");
+            assert_eq!(sums(&store).await, right, "{harm:?}");
+        }
+    }
+}

@@ -56,7 +56,11 @@ pub(super) async fn ship<S: Store + ?Sized>(
     carry(store, clock, id).await
 }
 
-async fn carry<S: Store + ?Sized>(store: &S, clock: &ManualClock, id: DeploymentId) -> Deployment {
+pub(super) async fn carry<S: Store + ?Sized>(
+    store: &S,
+    clock: &ManualClock,
+    id: DeploymentId,
+) -> Deployment {
     let created = Event::Created { provider: format!("d-{id}"), adopted: false };
     for event in [turn(), created, Event::ProviderSucceeded] {
         clock.advance(Duration::from_secs(1));

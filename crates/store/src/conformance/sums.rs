@@ -11,7 +11,7 @@ use pipeyard_model::{
 use super::{
     make::{new_deployment, places},
     places::{commit, incident},
-    rollouts::stored,
+    rollouts::{carry, ship, stored},
 };
 use crate::{
     Store,
@@ -64,8 +64,12 @@ impl<S: Store> Story<'_, S> {
 
     async fn ask(&mut self) {
         let (environment, service) = self.dice.of(&PLACES);
-        let letter = self.dice.of(&["a", "b", "c", "d", "e", "f"]);
-        let mut new = new_deployment(environment, service, letter);
+        // Mostly new commits: one that was deployed before is a rollback or a repetition.
+        let commit = match self.dice.below(4) {
+            0 => self.dice.of(&["a", "b", "c"]).to_owned(),
+            _ => format!("{:x}", 4_096 + self.deployments.len()),
+        };
+        let mut new = new_deployment(environment, service, &commit);
         if let Some(of) =
             self.any_of(environment, service).await.filter(|_| self.dice.below(3) == 0)
         {
@@ -315,4 +319,29 @@ pub async fn a_late_incident_changes_the_day_of_the_deployment<S: Store>(
         NewIncident { deployment: Some((ids[0], "manual".into())), ..incident(clock, "web") };
     store.open_incident(late, clock.now()).await.unwrap();
     assert_eq!(failed().await, [(1, 1), (1, 0)]);
+}
+
+/// A rollback makes the deployment that it takes back a failure, in that one's own bucket, and isn't a
+/// deployment itself.
+pub async fn a_rollback_fails_what_it_takes_back<S: Store>(store: &S, clock: &ManualClock) {
+    places(store, clock, &["web"]).await;
+    let start = clock.now();
+    let first = ship(store, clock, "web", "a").await;
+    let second = ship(store, clock, "web", "b").await;
+    let middle = clock.now() + MINUTE;
+    clock.advance(2 * MINUTE);
+    let back = NewDeployment {
+        purpose: Purpose::Rollback { of: second.id, to: first.id },
+        ..new_deployment("production", "web", "a")
+    };
+    let back = store.create_deployment(back, clock.now()).await.unwrap();
+    carry(store, clock, back.id).await;
+    let edges = [start, middle, clock.now() + MINUTE];
+    let sums = store.dora_sums(&Whose::default(), start - MINUTE, &edges).await.unwrap();
+    let counts = sums.buckets.iter().map(|totals| totals.cell.counts);
+    let seen: Vec<_> = counts.map(|c| (c.deployed, c.failed, c.rollbacks, c.reworked)).collect();
+    assert_eq!(seen, [(2, 1, 0, 0), (0, 0, 1, 1)]);
+    let recoveries = &sums.buckets[0].samples.as_ref().unwrap().recoveries;
+    let served = back.times.created.since(second.times.finished.unwrap()).as_secs();
+    assert!(recoveries.len() == 1 && recoveries[0] >= served, "{recoveries:?}");
 }
