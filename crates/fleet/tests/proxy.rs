@@ -19,7 +19,11 @@ use pipeyard_fleet::{
         self, ARM_HEADER, ArmRole, ProxyClient, ProxyConfig, ProxyError, Refusal, Route, RouteArm,
     },
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 async fn free_port() -> u16 {
@@ -246,4 +250,99 @@ async fn a_public_address_needs_leave() {
     };
     let refused = proxy::run(config, CancellationToken::new()).await.unwrap_err();
     assert!(refused.to_string().contains("allow_public"), "{refused}");
+}
+
+/// A program that takes any upgrade to `echo`, and then answers what it gets.
+async fn echoing() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let head = head(&mut stream).await;
+                let lower = head.to_ascii_lowercase();
+                assert!(lower.contains("connection: upgrade\r\n"), "{head}");
+                assert!(lower.contains("upgrade: echo\r\n"), "{head}");
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+                              Upgrade: echo\r\nX-Program: 1\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    address
+}
+
+/// Reads up to the empty line, byte by byte.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_connection_carries_bytes_both_ways_and_counts_as_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path()).await;
+    let ((plain, _), echo) = (program("plain").await, echoing().await);
+    let port = free_port().await;
+    proxy.client.put("shop/production", &route(1, port, &[echo], &[], 0)).await.unwrap();
+    let ask = "GET /live HTTP/1.1\r\nHost: shop\r\nConnection: keep-alive, Upgrade\r\n\
+               Upgrade: echo\r\n\r\n";
+    let mut user = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    user.write_all(ask.as_bytes()).await.unwrap();
+    let answer = head(&mut user).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let lower = answer.to_ascii_lowercase();
+    for part in ["upgrade: echo", "connection: upgrade", "x-program: 1", "x-pipeyard-arm: stable"] {
+        assert!(lower.contains(part), "{part} isn't in {answer}");
+    }
+    // More than any buffer on the way, in both directions at once.
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let (mut read, mut write) = user.split();
+    let mut got = vec![0; sent.len()];
+    let (wrote, _) = tokio::join!(write.write_all(&sent), read.read_exact(&mut got));
+    wrote.unwrap();
+    assert!(got == sent, "the bytes differ");
+
+    // A new set takes the next users; who is inside stays until they leave.
+    proxy.client.put("shop/production", &route(2, port, &[plain], &[], 0)).await.unwrap();
+    let url = format!("http://127.0.0.1:{port}/");
+    let text = http_client().unwrap().get(&url).send().await.unwrap().text().await.unwrap();
+    assert_eq!(text, "plain");
+    user.write_all(b"still here").await.unwrap();
+    let mut got = [0; 10];
+    user.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"still here");
+    let in_flight = async || {
+        let status = proxy.client.get("shop/production").await.unwrap().unwrap();
+        status.in_flight.get(&echo).copied()
+    };
+    assert_eq!(in_flight().await, Some(1));
+    drop(user);
+    for _ in 0..500 {
+        if in_flight().await.is_none() {
+            proxy.end().await;
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the tunnel is never over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_a_program_does_not_know_is_a_plain_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path()).await;
+    let (plain, _) = program("plain").await;
+    let port = free_port().await;
+    proxy.client.put("shop/production", &route(1, port, &[plain], &[], 0)).await.unwrap();
+    let request = http_client().unwrap().get(format!("http://127.0.0.1:{port}/"));
+    let request = request.header("connection", "upgrade").header("upgrade", "echo");
+    let answer = request.send().await.unwrap();
+    assert_eq!((answer.status(), answer.text().await.unwrap().as_str()), (StatusCode::OK, "plain"));
+    proxy.end().await;
 }

@@ -133,7 +133,7 @@ impl Backend {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
         // Ends by itself: when the sender is dropped or the program closes.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to a program ended");
             }
         });

@@ -5,7 +5,7 @@
 //! the other arm gets it, and the miss counts as an error of the arm whose turn it was: the client
 //! sees no failure, the judge does.
 //!
-//! Absent: upgrades (WebSocket) and `Expect` handling beyond what hyper does.
+//! Upgrades go by [`super::upgrade`]. Absent: `Expect` handling beyond what hyper does.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -26,6 +26,7 @@ use super::{
     backend::{Backend, InFlight, Outgoing, SendError, Sender},
     route::ArmRole,
     service::{Counters, Service, Table},
+    upgrade::{self, Wish},
 };
 
 /// Which arm the request was given to: `stable` or `canary`.
@@ -50,7 +51,7 @@ pub(super) type Answer = Either<Tracked, Full<Bytes>>;
 pub(super) async fn forward(
     service: &Service,
     peer: IpAddr,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Answer> {
     let began = Instant::now();
     let id = request_id(request.headers());
@@ -60,12 +61,20 @@ pub(super) async fn forward(
     };
     let arm = &table.arms[index];
     let counting = Counting::new(&arm.counters);
-    let (answer, by_own_arm) = attempt(&table, index, outgoing(request, peer, &id)).await;
+    let wish = upgrade::wish(&mut request);
+    let mut request = outgoing(request, peer, &id);
+    if let Some(wish) = &wish {
+        wish.pass_on(request.headers_mut());
+    }
+    let (answer, by_own_arm) = attempt(&table, index, request).await;
     arm.counters.observe(began.elapsed());
     let response = match answer {
-        Ok((response, sender, in_flight)) => {
-            inward(response, sender, in_flight, counting, &id, arm.role)
-        }
+        Ok((response, sender, in_flight)) => match wish {
+            Some(wish) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                switched(wish, response, in_flight, &id, arm.role)
+            }
+            Some(_) | None => inward(response, sender, in_flight, counting, &id, arm.role),
+        },
         Err(status) => own(status, "no program answered\n", &id, Some(arm.role)),
     };
     if !by_own_arm || response.status().is_server_error() {
@@ -179,6 +188,23 @@ fn inward(
     mark(&mut parts.headers, id, Some(role));
     let body = Tracked { body, sender: Some(sender), in_flight, _counting: counting };
     Response::from_parts(parts, Either::Left(body))
+}
+
+/// Client and program go on in another protocol.
+fn switched(
+    wish: Wish,
+    response: Response<Incoming>,
+    in_flight: InFlight,
+    id: &HeaderValue,
+    role: ArmRole,
+) -> Response<Answer> {
+    match wish.granted(response, in_flight) {
+        Some(mut answer) => {
+            mark(answer.headers_mut(), id, Some(role));
+            answer
+        }
+        None => own(StatusCode::SERVICE_UNAVAILABLE, "too many open tunnels\n", id, Some(role)),
+    }
 }
 
 fn mark(headers: &mut HeaderMap, id: &HeaderValue, role: Option<ArmRole>) {

@@ -13,6 +13,7 @@ mod route;
 mod select;
 mod service;
 mod state;
+mod upgrade;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -236,7 +236,8 @@ impl State {
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(Duration::from_secs(60))
-                        .serve_connection(TokioIo::new(stream), handler);
+                        .serve_connection(TokioIo::new(stream), handler)
+                        .with_upgrades();
                     tokio::pin!(connection);
                     let ended = tokio::select! {
                         ended = connection.as_mut() => ended,
