@@ -119,6 +119,8 @@ test('a run of a hundred jobs opens on its failed job and shows the list before 
 test('the tests of a job are one click away, the failed ones first', async () => {
   await open('/runs/81/test');
   const parts = page.getByRole('navigation', { name: 'Parts of this attempt' });
+  await parts.waitFor();
+  assert.equal(await page.getByText('exit code 101').count(), 1, 'why it failed is said once');
   await parts.getByRole('link', { name: 'Tests 2 of 367 failed' }).click();
   await page.waitForURL('**/runs/81/test?attempt=2&part=tests');
   const failed = page.getByRole('region', { name: 'Failed tests' });

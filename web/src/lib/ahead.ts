@@ -21,7 +21,7 @@ function log(place: Place, detail: RunDetail): void {
   if (place.query.get('part') === 'tests') return;
   const job = chosenJob(detail.jobs, place.params['job'] ?? null, place.query.has('overview'));
   const attempt = job && chosenAttempt(job, Number(place.query.get('attempt') ?? 0));
-  if (!job || !attempt) return;
+  if (!job || !attempt || attempt.log_removed_at) return;
   const linked = parseLines(place.hash)?.[0] ?? null;
   const from = firstFetch(opening(linked, attempt.finished_at === null, attempt.steps));
   void askAhead<LogPage>(paths.log(detail.id, job.name, attempt.epoch, from));
