@@ -42,7 +42,9 @@ fn text(path: &Option<PathBuf>) -> Option<String> {
 impl Up {
     pub(crate) async fn main(self) -> anyhow::Result<()> {
         init_logs();
-        self.run(shutdown_signal()?).await
+        let shutdown = shutdown_signal()?;
+        let (ended, ()) = tokio::join!(self.run(shutdown.clone()), self.announce(&shutdown));
+        ended
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -170,7 +171,12 @@ impl Up {
                     continue;
                 }
             }
+            let server = self.address();
             tasks.spawn(async move {
+                // It would ask a server that isn't there yet, and complain.
+                if part.name == "runner" {
+                    ready(&server, &stop).await;
+                }
                 if let Err(error) = supervise::keep_running(part, stop.clone()).await {
                     tracing::error!(error = format!("{error:#}"), "a part can't be run");
                     stop.cancel();
@@ -181,6 +187,53 @@ impl Up {
         tasks.close();
         tasks.wait().await;
         Ok(())
+    }
+}
+
+impl Up {
+    /// Where the server is asked from this machine.
+    fn address(&self) -> String {
+        let mut listen = self.listen;
+        if listen.ip().is_unspecified() {
+            listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{listen}")
+    }
+
+    /// Says, once the server is ready, where everything is and what comes next.
+    pub(crate) async fn announce(&self, shutdown: &CancellationToken) {
+        let address = self.address();
+        if !ready(&address, shutdown).await {
+            return;
+        }
+        let data = fs::canonicalize(&self.data).unwrap_or_else(|_| self.data.clone());
+        let proxy = if self.stop_proxy { "" } else { "; the proxy goes on serving" };
+        let _ = writeln!(
+            std::io::stderr().lock(),
+            "\nPipeyard is ready: {address}\n  \
+             data     {}\n  \
+             sign in  by the link above, or: pipectl login {address}\n  \
+             next     pipectl repos add PATH-OR-URL\n  \
+             stop     Ctrl-C{proxy}\n",
+            data.display()
+        );
+    }
+}
+
+/// How long the server may take to become ready before nobody waits for it any more.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until the server is ready; `false` if it isn't in time, or everything ends before.
+async fn ready(address: &str, shutdown: &CancellationToken) -> bool {
+    let Ok(client) = pipeyard_api::client::Client::new(address, None) else { return false };
+    let asked = async {
+        while client.open("/readyz", &[]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        asked = tokio::time::timeout(PATIENCE, asked) => asked.is_ok(),
+        () = shutdown.cancelled() => false,
     }
 }
 
@@ -202,7 +255,7 @@ async fn keep_unbound(part: Part, shutdown: CancellationToken) {
 async fn adopt(part: Part, pid: rustix::process::Pid, shutdown: CancellationToken, stop: bool) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {
                 if supervise::running(&part.pid_file, &part.name).is_none() {
                     return keep_unbound(part, shutdown).await;
                 }

@@ -343,6 +343,32 @@ fn a_watch_by_a_program_is_a_stream_of_documents() {
 }
 
 #[test]
+fn up_says_once_where_it_is_and_what_comes_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = || format!("127.0.0.1:{}", free_port());
+    let listen = port();
+    let log = folder.path().join("up.err");
+    let mut up = pipectl()
+        .args(["up", "--executor", "local", "--stop-proxy", "--listen", &listen])
+        .args(["--fleet-listen", &port(), "--proxy-admin", &port(), "--data"])
+        .arg(folder.path().join("data"))
+        .stdout(Stdio::null())
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let told = || std::fs::read_to_string(&log).unwrap();
+    let ready = format!("Pipeyard is ready: http://{listen}\n");
+    until("everything is ready", || told().contains(&ready).then_some(()));
+    until("the runner takes jobs", || told().contains("the runner takes jobs").then_some(()));
+    let all = told();
+    Command::new("kill").arg(up.id().to_string()).status().unwrap();
+    assert!(up.wait().unwrap().success());
+    assert_eq!(all.matches("Pipeyard is ready").count(), 1, "{all}");
+    assert!(all.contains("pipectl repos add"), "{all}");
+    assert!(!all.contains("WARN"), "nothing is wrong, so nothing complains: {all}");
+}
+
+#[test]
 fn every_code_is_explained_without_a_server() {
     let list = run(
         {
