@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs or starts what is named and missing: docker git node browser python registry.
+# Installs or starts what is named and missing: docker git node browser python registry deny.
 # Where it may not (no root, no apt), says in one line what to install, and fails.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+deny=0.20.2
 
 install() { # what for, packages...
     local what=$1
@@ -40,6 +41,16 @@ for need in "$@"; do
         browser) command -v chromium >/dev/null || install "Chromium" chromium ;;
         python) command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null || install "Python" python3 python3-venv ;;
         registry) command -v docker-registry >/dev/null || install "an image registry for tests" docker-registry ;;
+        deny)
+            # Built once, into the cache of build output; its own intermediate files don't stay.
+            tools=${CARGO_TARGET_DIR:-$here/../target}/tools
+            if ! command -v cargo-deny >/dev/null && [ ! -x "$tools/bin/cargo-deny" ]; then
+                echo "installing cargo-deny $deny" >&2
+                CARGO_TARGET_DIR=$tools/build cargo install --quiet --locked --no-default-features \
+                    --root "$tools" "cargo-deny@$deny"
+                rm -rf "$tools/build"
+            fi
+            ;;
         *) echo "ensure.sh: unknown need: $need" >&2; exit 2 ;;
     esac
 done
