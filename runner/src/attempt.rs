@@ -10,7 +10,7 @@ use std::{
 };
 
 use pipeyard_api::runner::{ClaimedJob, FinishRequest, ReasonView, StepReport, StepsRequest};
-use pipeyard_executor::{JobOutcome, JobRun, Reason, SecretValue};
+use pipeyard_executor::{Filling, JobOutcome, JobRun, Reason, SecretValue};
 use pipeyard_git::{BasicAuth, Sha};
 use pipeyard_mask::Masker;
 use pipeyard_model::{AttemptId, Conclusion};
@@ -177,25 +177,47 @@ async fn job(
             claimed.name, shared.config.name, claimed.checkout.sha
         ),
     );
-    let checkout = checkout(shared, claimed, &workspace);
-    let checked_out = tokio::select! {
-        done = checkout => done,
-        () = stop.cancelled() => return failed(Conclusion::Cancelled, "cancelled", "ended during the checkout".into()),
-    };
-    if let Err(outcome) = checked_out {
-        return outcome;
+    if let Err(error) = tokio::fs::create_dir_all(&workspace).await {
+        let message = format!("the runner can't make a workspace: {error}; free its disk");
+        return failed(Conclusion::Error, "runner_disk", message);
     }
+    let (filling, filled) = Filling::begin();
     let run = JobRun {
         attempt: AttemptId { job: claimed.job, epoch: claimed.epoch },
         installation: crate::owner(&shared.identity),
         spec: claimed.spec.clone(),
         workspace: workspace.clone(),
+        filled,
         env: claimed.env.clone(),
         secrets: claimed.secrets.iter().map(|(k, v)| (k.clone(), SecretValue(v.clone()))).collect(),
     };
     let (events, mut incoming) = mpsc::channel(EVENTS);
     let cancel = stop.child_token();
-    let running = shared.executor.run(run, events, cancel.clone());
+    let over = CancellationToken::new();
+    let running = async {
+        let outcome = shared.executor.run(run, events, cancel.clone()).await;
+        over.cancel();
+        outcome
+    };
+    // Beside the executor, which has the container ready by the time the commit is there.
+    let checkout = async {
+        let done = tokio::select! {
+            done = checkout(shared, claimed, &workspace) => done,
+            // Ended, or there is nothing to run it in: the executor says which.
+            () = cancel.cancelled() => return None,
+            () = over.cancelled() => return None,
+        };
+        match done {
+            Ok(()) => {
+                filling.done();
+                None
+            }
+            Err(outcome) => {
+                cancel.cancel();
+                Some(outcome)
+            }
+        }
+    };
     let pump = async {
         let mut batch = Vec::with_capacity(EVENTS);
         while incoming.recv_many(&mut batch, EVENTS).await > 0 {
@@ -211,7 +233,10 @@ async fn job(
             }
         }
     };
-    let (outcome, ()) = tokio::join!(running, pump);
+    let (outcome, no_commit, ()) = tokio::join!(running, checkout, pump);
+    if let Some(outcome) = no_commit {
+        return outcome;
+    }
     if let Some(why) = log.stopped() {
         return stopped(shared, why);
     }
@@ -241,6 +266,19 @@ async fn job(
     }
 }
 
+/// Removes what is in a folder but not the folder, which a container may hold already.
+async fn empty(dir: &Path) {
+    let Ok(mut entries) = tokio::fs::read_dir(dir).await else { return };
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        let path = entry.path();
+        // What can't be removed makes the next checkout fail, which says so.
+        let _ = match entry.file_type().await {
+            Ok(kind) if kind.is_dir() => tokio::fs::remove_dir_all(path).await,
+            _ => tokio::fs::remove_file(path).await,
+        };
+    }
+}
+
 async fn checkout(
     shared: &Shared,
     claimed: &ClaimedJob,
@@ -259,7 +297,7 @@ async fn checkout(
             Ok(()) => return Ok(()),
             Err(cause) if tried < 3 => {
                 tracing::warn!(%cause, "the checkout failed; trying again");
-                remove(workspace).await;
+                empty(workspace).await;
                 tokio::time::sleep(Duration::from_secs(tried)).await;
             }
             Err(cause) => return Err(error(format!("failed to check out {sha}: {cause}"))),

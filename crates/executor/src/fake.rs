@@ -100,6 +100,11 @@ impl FakeExecutor {
         cancel: &CancellationToken,
     ) -> JobOutcome {
         let success = JobOutcome { conclusion: Conclusion::Success, reason: None };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return JobOutcome::cancelled(),
+            () = job.filled.wait() => {}
+        }
         for act in (self.script)(job) {
             let at = self.clock.now();
             let event = match act {

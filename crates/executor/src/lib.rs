@@ -15,6 +15,7 @@ mod check;
 mod docker;
 pub mod fake;
 mod fault;
+mod filled;
 mod local;
 mod outcome;
 #[path = "../../shim/src/protocol.rs"]
@@ -30,6 +31,7 @@ mod shim_user;
 mod steps;
 
 pub use docker::{BadSubnet, DockerConfig, DockerExecutor, Limits, Subnet};
+pub use filled::{Filled, Filling};
 pub use local::{LocalConfig, LocalExecutor};
 
 /// Executes jobs, any number at a time.
@@ -71,8 +73,10 @@ pub struct JobRun {
     pub installation: InstallationId,
     /// What to run.
     pub spec: JobSpec,
-    /// An existing folder with the checked-out commit; absolute.
+    /// An existing folder for the checked-out commit; absolute.
     pub workspace: PathBuf,
+    /// When the commit is in it.
+    pub filled: Filled,
     /// Environment that Pipeyard adds (`CI`, `PIPEYARD_RUN`, ...); the job's own wins.
     pub env: BTreeMap<String, String>,
     /// Values of the secrets that the job asks for.

@@ -128,6 +128,12 @@ async fn run(
 
     let deadline = Instant::now() + job.spec.timeout;
     let bounds = Bounds { cancel, deadline, grace: config.grace };
+    tokio::select! {
+        biased;
+        () = bounds.cancel.cancelled() => return Ok(JobOutcome::cancelled()),
+        () = tokio::time::sleep_until(deadline) => return Ok(JobOutcome::job_timeout(&job.spec)),
+        () = job.filled.wait() => {}
+    }
     let mut child = spawn(&shim).await?;
     let missing = || Fault::new("internal", "the shim has no pipe");
     let input = Box::pin(child.stdin.take().ok_or_else(missing)?);

@@ -39,6 +39,7 @@ fn job(workspace: &Path, commands: &[&str]) -> JobRun {
         installation: InstallationId::new(),
         spec,
         workspace: workspace.to_owned(),
+        filled: pipeyard_executor::Filled::already(),
         env: BTreeMap::new(),
         secrets: BTreeMap::new(),
     }

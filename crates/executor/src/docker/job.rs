@@ -212,7 +212,9 @@ impl Attempt {
         let spec = &self.run.spec;
         let image = &images[&spec.image];
         let name = self.name("job");
-        let running = self.start(&name, "job", image, network, None).await?;
+        self.make(&name, "job", image, network, None).await?;
+        self.unless_ended(self.run.filled.wait()).await?;
+        let running = container::start(&self.core.docker, &name).await?;
         let job = self.shim_job(&spec.image, image, steps::all(&self.run));
         let elsewhere = |number: u16| -> BoxFuture<'_, Ending> {
             Box::pin(self.run_elsewhere(number, network, images))
@@ -269,14 +271,15 @@ impl Attempt {
         }
     }
 
-    async fn start(
+    /// Makes a container that isn't started yet.
+    async fn make(
         &self,
         name: &str,
         role: &str,
         image: &Image,
         network: &str,
         alias: Option<&str>,
-    ) -> Result<Running, Fault> {
+    ) -> Result<(), Fault> {
         // Noted before it is made: a request that fails half-way may have made it.
         self.is_ending(name, false);
         let is_service = role == "service";
@@ -292,7 +295,19 @@ impl Attempt {
             limits: config.limits,
             is_service,
         };
-        container::start(&self.core.docker, making).await
+        container::make(&self.core.docker, making).await
+    }
+
+    async fn start(
+        &self,
+        name: &str,
+        role: &str,
+        image: &Image,
+        network: &str,
+        alias: Option<&str>,
+    ) -> Result<Running, Fault> {
+        self.make(name, role, image, network, alias).await?;
+        container::start(&self.core.docker, name).await
     }
 
     async fn lost(&self, name: &str, ending: &Ending, complaint: &Mutex<Tail>) -> JobOutcome {

@@ -32,6 +32,7 @@ async fn the_runner_that_is_killed() {
         installation,
         spec: job,
         workspace: folder.join("workspace"),
+        filled: pipeyard_executor::Filled::already(),
         env: std::collections::BTreeMap::new(),
         secrets: std::collections::BTreeMap::new(),
     };

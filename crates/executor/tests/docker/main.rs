@@ -1,5 +1,6 @@
 //! The Docker executor with a real Docker.
 
+mod checkout;
 mod daemon;
 mod hostile;
 mod leftovers;

@@ -66,6 +66,7 @@ impl Stage {
             installation: self.installation,
             spec,
             workspace: self.workspace(),
+            filled: pipeyard_executor::Filled::already(),
             env: BTreeMap::from([("CI".to_owned(), "true".to_owned())]),
             secrets: BTreeMap::new(),
         }
