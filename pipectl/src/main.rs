@@ -3,11 +3,12 @@
 mod config;
 
 mod demo;
+mod reference;
 mod roles;
 mod supervise;
 mod up;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser};
 
@@ -51,6 +52,9 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Print the reference of every command as Markdown.
+    #[command(hide = true)]
+    Reference,
     #[command(flatten)]
     Remote(pipeyard_cli::Command),
 }
@@ -80,6 +84,10 @@ fn main() -> ExitCode {
                     &mut std::io::stdout(),
                 );
                 Ok(())
+            }
+            Command::Reference => {
+                let page = reference::markdown(Args::command());
+                std::io::stdout().write_all(page.as_bytes()).map_err(Into::into)
             }
             Command::Remote(command) => return pipeyard_cli::run(args.global, command).await,
         };
