@@ -291,3 +291,39 @@ fn a_step_does_not_pass_on_too_little_data() {
     let missing = judge.enough().unwrap_err();
     assert_eq!(missing, "too little data for error_rate < 1 %: 0 of 100 requests");
 }
+
+#[test]
+fn a_step_does_not_pass_while_what_was_measured_exceeds_a_limit() {
+    let mut judge = Judge::new(&limits(), 1);
+    let (mut old, mut new) = (Arm::new(HEALTHY), Arm::new(HEALTHY));
+    // Three errors of 120 are more than 1 %, and prove nothing; of 1,200 they are less.
+    for (second, (requests, errors)) in [(0, 0), (120, 3), (1_080, 0)].into_iter().enumerate() {
+        for arm in [&mut old, &mut new] {
+            arm.requests += requests;
+            arm.latency[LatencyHistogram::index(40_000)] += requests;
+            arm.sum_us += requests * 40_000;
+        }
+        new.errors += errors;
+        let at = Timestamp::from_seconds(1_000 + i64::try_from(second).unwrap());
+        let report = TrafficReport {
+            deployment: Some("d-1".into()),
+            intended: 50,
+            measured: None,
+            measured_requests: 0,
+            since: at,
+            at,
+            boot: "1".into(),
+            stable: Some(old.report(50)),
+            canary: Some(new.report(50)),
+        };
+        let (ruling, _) = judge.observe(&report);
+        assert!(!matches!(ruling, Ruling::Broken(_)), "{ruling:?}");
+        if errors > 0 {
+            let missing = judge.enough().unwrap_err();
+            let expected = "error_rate is 2.5 % where 1 % is the limit, without proof either way \
+                            (120 requests)";
+            assert_eq!(missing, expected);
+        }
+    }
+    assert_eq!(judge.enough(), Ok(()));
+}

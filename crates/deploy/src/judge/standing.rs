@@ -16,6 +16,23 @@ use super::{
 /// Requests of the new release that a comparison needs.
 const COMPARED: u64 = 100;
 
+/// A limit that what was measured exceeds. That alone proves nothing, and nothing is aborted for it;
+/// but more users than now are not sent there before it has gone or is proven.
+fn over(standing: &Health) -> Option<String> {
+    let (limit, value) = (standing.limit?, standing.value?);
+    let (limit, value, words) = match limit {
+        HealthLimit::ErrorRate(share) => (share, value, (percent(value), percent(share))),
+        HealthLimit::LatencyMs { below, .. } => (below, value, (trimmed(value), trimmed(below))),
+    };
+    (value >= limit && value > 0.0).then(|| {
+        let name = standing.text.split(' ').next().unwrap_or_default();
+        format!(
+            "{name} is {} where {} is the limit, without proof either way ({} requests)",
+            words.0, words.1, standing.requests
+        )
+    })
+}
+
 impl Judge {
     /// Whether there is enough data, and no doubt, to let a step pass; otherwise what is missing.
     ///
@@ -28,6 +45,9 @@ impl Judge {
                     "too little data for {}: {} of {} requests",
                     standing.text, standing.requests, standing.needed
                 ));
+            }
+            if let Some(over) = over(&standing) {
+                return Err(over);
             }
             let matters = standing.limit.is_some()
                 || standing.value.unwrap_or_default()
