@@ -52,7 +52,16 @@ fn page(out: &mut String, parent: &str, command: &Command, level: usize) {
 
 fn sentence(out: &mut String, command: &Command) {
     if let Some(about) = command.get_long_about().or_else(|| command.get_about()) {
-        let _ = write!(out, "{}\n\n", about.to_string().trim_end());
+        let _ = write!(out, "{}\n\n", ended(about.to_string().trim_end()));
+    }
+}
+
+/// Help texts have no full stop; sentences beside each other need one.
+fn ended(text: &str) -> String {
+    if text.is_empty() || text.ends_with(['.', '!', '?', ':', ')', '`']) {
+        text.to_owned()
+    } else {
+        format!("{text}.")
     }
 }
 
@@ -89,7 +98,7 @@ fn name(arg: &Arg) -> String {
 
 fn meaning(arg: &Arg) -> String {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let mut parts = vec![help.replace('\n', " ").replace('|', "\\|")];
+    let mut parts = vec![ended(&help.replace('\n', " ").replace('|', "\\|"))];
     let values: Vec<String> = arg
         .get_possible_values()
         .iter()
