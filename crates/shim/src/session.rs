@@ -238,11 +238,9 @@ impl Session {
                 command
             }
             Command::Argv(words) => {
-                let (program, arguments) = words
-                    .split_first()
-                    .ok_or_else(|| {
-                        ("no_command", format!("{} names no command to start", self.image()))
-                    })?;
+                let (program, arguments) = words.split_first().ok_or_else(|| {
+                    ("no_command", format!("{} names no command to start", self.image()))
+                })?;
                 let mut command = process::Command::new(program);
                 command.args(arguments);
                 command
