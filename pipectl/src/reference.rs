@@ -81,7 +81,7 @@ fn name(arg: &Arg) -> String {
     let value = arg
         .get_value_names()
         .filter(|_| takes)
-        .map(|names| names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" "))
+        .map(|names| names.iter().map(clap::builder::Str::as_str).collect::<Vec<_>>().join(" "))
         .unwrap_or_default();
     let flags: Vec<String> = arg
         .get_short()
