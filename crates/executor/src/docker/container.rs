@@ -66,18 +66,14 @@ pub(crate) struct Running {
     pub(crate) complaint: Arc<Mutex<Tail>>,
 }
 
-/// Makes the container.
-pub(crate) async fn make(docker: &Docker, making: Making<'_>) -> Result<(), Fault> {
-    let options = CreateContainerOptionsBuilder::default().name(&making.name).build();
+/// Makes the container, attaches to it and starts it.
+pub(crate) async fn start(docker: &Docker, making: Making<'_>) -> Result<Running, Fault> {
+    let name = making.name.clone();
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
     docker
         .create_container(Some(options), body(making))
         .await
-        .map(drop)
-        .map_err(|error| Fault::of("make a container", &error))
-}
-
-/// Attaches to a container that was made, and starts it.
-pub(crate) async fn start(docker: &Docker, name: &str) -> Result<Running, Fault> {
+        .map_err(|error| Fault::of("make a container", &error))?;
     let options = AttachContainerOptions {
         stream: true,
         stdin: true,
@@ -86,11 +82,11 @@ pub(crate) async fn start(docker: &Docker, name: &str) -> Result<Running, Fault>
         ..AttachContainerOptions::default()
     };
     let attached = docker
-        .attach_container(name, Some(options))
+        .attach_container(&name, Some(options))
         .await
         .map_err(|error| Fault::of("attach to a container", &error))?;
     docker
-        .start_container(name, None::<StartContainerOptions>)
+        .start_container(&name, None::<StartContainerOptions>)
         .await
         .map_err(|error| Fault::of("start a container", &error))?;
     let complaint = Arc::new(Mutex::new(Tail::default()));

@@ -212,9 +212,9 @@ impl Attempt {
         let spec = &self.run.spec;
         let image = &images[&spec.image];
         let name = self.name("job");
-        self.make(&name, "job", image, network, None).await?;
+        // The shim waits for its job on stdin, so the container may start during the checkout.
+        let running = self.start(&name, "job", image, network, None).await?;
         self.unless_ended(self.run.filled.wait()).await?;
-        let running = container::start(&self.core.docker, &name).await?;
         let job = self.shim_job(&spec.image, image, steps::all(&self.run));
         let elsewhere = |number: u16| -> BoxFuture<'_, Ending> {
             Box::pin(self.run_elsewhere(number, network, images))
@@ -271,15 +271,14 @@ impl Attempt {
         }
     }
 
-    /// Makes a container that isn't started yet.
-    async fn make(
+    async fn start(
         &self,
         name: &str,
         role: &str,
         image: &Image,
         network: &str,
         alias: Option<&str>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Running, Fault> {
         // Noted before it is made: a request that fails half-way may have made it.
         self.is_ending(name, false);
         let is_service = role == "service";
@@ -295,19 +294,7 @@ impl Attempt {
             limits: config.limits,
             is_service,
         };
-        container::make(&self.core.docker, making).await
-    }
-
-    async fn start(
-        &self,
-        name: &str,
-        role: &str,
-        image: &Image,
-        network: &str,
-        alias: Option<&str>,
-    ) -> Result<Running, Fault> {
-        self.make(name, role, image, network, alias).await?;
-        container::start(&self.core.docker, name).await
+        container::start(&self.core.docker, making).await
     }
 
     async fn lost(&self, name: &str, ending: &Ending, complaint: &Mutex<Tail>) -> JobOutcome {
