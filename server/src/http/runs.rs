@@ -1,5 +1,7 @@
 //! Runs: listed, viewed, cancelled, approved, run again.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::{Path, Query, State},
@@ -28,9 +30,26 @@ pub fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(rerun))
 }
 
+/// How long `latest` waits for the run of a push that was just accepted.
+const LATEST: Duration = Duration::from_secs(2);
+
+/// Waits, for a moment, until accepted pushes have become runs: who pushes and asks for `latest` means
+/// that push, not the one before.
+async fn pushes_are_handled(state: &AppState) -> ApiResult<()> {
+    let end = tokio::time::Instant::now() + LATEST;
+    let mut commits = state.store.wake();
+    while !state.store.due_run_requests(state.clock.now(), 1).await?.is_empty() {
+        if !matches!(tokio::time::timeout_at(end, commits.changed()).await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The run that a path names: a number or `latest`.
 pub(crate) async fn run_id(state: &AppState, text: &str) -> ApiResult<RunId> {
     if text == "latest" {
+        pushes_are_handled(state).await?;
         let latest = state.store.latest_run().await?;
         return latest.ok_or_else(|| {
             Failure::not_found("run yet").hint("start one: git push, or pipectl runs start REPO")

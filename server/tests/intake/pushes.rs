@@ -26,6 +26,21 @@ async fn two_pushes_in_one_second_are_two_runs_in_their_order() {
 }
 
 #[tokio::test]
+async fn the_latest_run_is_that_of_the_push_that_was_just_accepted() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add(&git.bare()).await;
+    let start = git.head();
+    let first = git.push("a", "1");
+    world.pushed(&repo, "refs/heads/main", &start, &first).await;
+    world.compile().await;
+    let second = git.push("a", "2");
+    world.pushed(&repo, "refs/heads/main", &first, &second).await;
+    let latest = world.call("GET", "/api/runs/latest", json!(null));
+    let (latest, handled) = tokio::join!(latest, world.compile());
+    assert_eq!((latest.json()["commit"].clone(), handled), (json!(second), 1));
+}
+
+#[tokio::test]
 async fn a_commit_that_a_forced_push_took_away_still_runs() {
     let (world, git) = (World::new().await, Repository::with_pipeline());
     let repo = world.add(&git.bare()).await;
