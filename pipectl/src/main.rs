@@ -59,9 +59,28 @@ enum Command {
     Remote(pipeyard_cli::Command),
 }
 
+impl Command {
+    /// What a role writes is its user's alone; what an agent installs is meant for others. Before any
+    /// thread is started and any file made.
+    fn set_mask(&self) {
+        match self {
+            Self::Up(_)
+            | Self::Server(_)
+            | Self::Runner(_)
+            | Self::Fleet(_)
+            | Self::Proxy(_)
+            | Self::Demo(_)
+            | Self::LoginCode(_) => pipeyard_private::umask(),
+            Self::Agent(_) => pipeyard_private::umask_for_others(),
+            Self::Completion { .. } | Self::Reference | Self::Remote(_) => {}
+        }
+    }
+}
+
 fn main() -> ExitCode {
     pipeyard_api::client::install_crypto();
     let args = Args::parse();
+    args.command.set_mask();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return roles::fail(&anyhow::Error::from(error).context("failed to start")),

@@ -3,19 +3,17 @@
 //! Everything is under one data folder. The parts find each other by addresses and files that are
 //! decided here; nothing is passed in an argument that others could read from the process list.
 
-use std::{
-    fs,
-    io::Write as _,
-    net::SocketAddr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::supervise::{self, Part};
+
+/// By these an existing data folder is known as one of `up`.
+pub(crate) const OURS: &[&str] = &["runner-token", "server", "runner", "fleet", "proxy"];
+/// By these the folder of a part is.
+const PARTS: &[&str] =
+    &["routes.json", "token", "fleet.db", "credentials.json", "pipeyard.sqlite", "key", "lock"];
 
 /// Runs everything on this machine.
 #[derive(Debug, Clone, clap::Args)]
@@ -58,12 +56,10 @@ impl Up {
     /// # Errors
     /// When the data folder can't be made or written.
     pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
-        private_dir(&self.data)?;
-        let data = fs::canonicalize(&self.data)
-            .with_context(|| format!("failed to find {}", self.data.display()))?;
+        let data = pipeyard_private::folder(&self.data, OURS)?;
         let token = data.join("runner-token");
         if !token.exists() {
-            private_file(&token, &new_token())?;
+            pipeyard_private::write(&token, new_token().as_bytes())?;
         }
         let at = |name: &str| data.join(name).display().to_string();
         let part = |name: &str, args: Vec<String>, bound: bool| Part {
@@ -74,7 +70,7 @@ impl Up {
             pid_file: data.join(format!("{name}.pid")),
         };
         for name in ["proxy", "fleet", "server", "runner"] {
-            private_dir(&data.join(name))?;
+            pipeyard_private::folder(&data.join(name), PARTS)?;
         }
         let token = token.display().to_string();
         let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
@@ -268,35 +264,6 @@ async fn adopt(part: Part, pid: rustix::process::Pid, shutdown: CancellationToke
             }
         }
     }
-}
-
-/// A folder that only its owner can look into.
-///
-/// # Errors
-/// When it can't be made.
-pub(crate) fn private_dir(path: &Path) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("failed to make {}", path.display()))
-}
-
-/// A file that only its owner can read.
-///
-/// # Errors
-/// When it can't be written.
-pub(crate) fn private_file(path: &Path, content: &str) -> anyhow::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("failed to write {}", path.display()))?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    Ok(())
 }
 
 /// 32 random bytes in hex: two UUIDs of version 4 hold 244 random bits.

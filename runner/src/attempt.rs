@@ -5,6 +5,7 @@
 //! stands for all of it.
 
 use std::{
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -177,7 +178,7 @@ async fn job(
             claimed.name, shared.config.name, claimed.checkout.sha
         ),
     );
-    if let Err(error) = tokio::fs::create_dir_all(&workspace).await {
+    if let Err(error) = make_workspace(&workspace).await {
         let message = format!("the runner can't make a workspace: {error}; free its disk");
         return failed(Conclusion::Error, "runner_disk", message);
     }
@@ -264,6 +265,13 @@ async fn job(
         }
         Err(problem) => failed(problem.conclusion, problem.code, problem.message),
     }
+}
+
+/// The folder of the commit. Users of an image other than its owner may look into it: the folders
+/// above it are closed, the container's view of it isn't.
+async fn make_workspace(path: &Path) -> std::io::Result<()> {
+    tokio::fs::create_dir_all(path).await?;
+    tokio::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).await
 }
 
 /// Removes what is in a folder but not the folder, which a container may hold already.

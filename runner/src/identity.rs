@@ -90,8 +90,7 @@ pub(crate) async fn load_or_register(
     let file = config.token_file.as_ref().context(
         "this runner isn't registered: make a token with `pipectl runners token` and give it with --token-file",
     )?;
-    let token =
-        fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let token = pipeyard_private::secret(file)?;
     let request = RegisterRequest {
         token: token.trim().to_owned(),
         name: config.name.clone(),

@@ -25,7 +25,6 @@ mod workspace;
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use pipeyard_executor::{DockerConfig, DockerExecutor, Executor, LocalConfig, LocalExecutor};
 use pipeyard_model::{Clock, InstallationId, SystemClock};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 pub use config::{ExecutorKind, RunnerConfig};
 
 use crate::{identity::Identity, live::Live, protocol::Server};
+
+/// By these an existing data folder is known as a runner's.
+const OURS: &[&str] = &["identity.json", "attempts", "lock"];
 
 /// What the parts of a runner share.
 #[derive(Debug, Clone)]
@@ -68,9 +70,7 @@ pub async fn run_with(
     drain: CancellationToken,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("failed to make {}", config.data_dir.display()))?;
-    let data_dir = std::fs::canonicalize(&config.data_dir)?;
+    let data_dir = pipeyard_private::folder(&config.data_dir, OURS)?;
     let config = Arc::new(RunnerConfig { data_dir, ..config });
     let _lock = identity::lock(&config.data_dir)?;
     let server = Server::new(&config.server)?;

@@ -12,13 +12,15 @@ use crate::{AppState, ServerConfig, tokens};
 /// A registration token from a file is renewed at every start, so it never runs out in use.
 const FILE_TOKEN: Duration = Duration::from_secs(3650 * 24 * 3600);
 
+/// By these an existing data folder is known as a server's.
+pub(crate) const OURS: &[&str] = &["pipeyard.sqlite", "key"];
+
 /// Opens everything in `config.data_dir`, making what is missing.
 ///
 /// # Errors
 /// When the folder, the database or the key can't be used.
 pub async fn boot(config: ServerConfig) -> anyhow::Result<AppState> {
-    std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("failed to make {}", config.data_dir.display()))?;
+    pipeyard_private::folder(&config.data_dir, OURS)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let file = config.data_dir.join("pipeyard.sqlite");
     let store = SqliteStore::open(&file, Arc::clone(&clock))
@@ -34,8 +36,7 @@ pub async fn boot(config: ServerConfig) -> anyhow::Result<AppState> {
 /// # Errors
 /// When the file can't be read or is too short to be a token.
 pub async fn accept_runner_token(state: &AppState, file: &Path) -> anyhow::Result<()> {
-    let token = std::fs::read_to_string(file)
-        .with_context(|| format!("failed to read {}", file.display()))?;
+    let token = pipeyard_private::secret(file)?;
     let token = token.trim();
     anyhow::ensure!(
         token.len() >= 32,

@@ -69,9 +69,13 @@ impl ConfiguredProviders {
             )
         })?;
         // The fleet makes the file at its first start, which may be after ours.
-        let text = tokio::fs::read_to_string(file).await.map_err(|e| {
-            ProviderError::Unreachable(format!("failed to read {}: {e}", file.display()))
-        })?;
+        let text = match pipeyard_private::secret(file) {
+            Ok(text) => text,
+            Err(error @ pipeyard_private::NotPrivate::Io { .. }) => {
+                return Err(ProviderError::Unreachable(format!("failed to read {error}")));
+            }
+            Err(error) => return Err(refused("bad_credentials", error.to_string())),
+        };
         let read = serde_json::from_str(&text).map_err(|e| {
             refused("bad_credentials", format!("{} isn't credentials: {e}", file.display()))
         })?;

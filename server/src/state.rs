@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use pipeyard_model::{Clock, InstallationId};
 use pipeyard_store::Store;
 use tokio::sync::{Notify, Semaphore};
@@ -68,8 +67,7 @@ impl AppState {
         installation: InstallationId,
     ) -> anyhow::Result<Self> {
         let data = &config.data_dir;
-        std::fs::create_dir_all(data)
-            .with_context(|| format!("failed to create {}", data.display()))?;
+        pipeyard_private::folder(data, crate::boot::OURS)?;
         Ok(Self {
             seal: Arc::new(Seal::open(&data.join("key"))?),
             blobs: Blobs::open(data.join("blobs"))?,

@@ -7,12 +7,13 @@ use crate::metadata::Metadata;
 const OURS: &[(&str, &[&str])] = &[
     ("pipeyard-model", &[]),
     ("pipeyard-mask", &[]),
+    ("pipeyard-private", &[]),
     ("pipeyard-pipelines", &["pipeyard-model"]),
     ("pipeyard-dora", &["pipeyard-model"]),
     ("pipeyard-git", &["pipeyard-model"]),
     ("pipeyard-executor", &["pipeyard-model"]),
     ("pipeyard-deploy", &["pipeyard-model"]),
-    ("pipeyard-fleet", &["pipeyard-model"]),
+    ("pipeyard-fleet", &["pipeyard-model", "pipeyard-private"]),
     ("pipeyard-api", &["pipeyard-model"]),
     ("pipeyard-store", &["pipeyard-model", "pipeyard-api", "pipeyard-dora"]),
     (
@@ -27,6 +28,7 @@ const OURS: &[(&str, &[&str])] = &[
         "pipeyard-server",
         &[
             "pipeyard-model",
+            "pipeyard-private",
             "pipeyard-api",
             "pipeyard-pipelines",
             "pipeyard-store",
@@ -39,12 +41,20 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     (
         "pipeyard-runner",
-        &["pipeyard-model", "pipeyard-api", "pipeyard-git", "pipeyard-executor", "pipeyard-mask"],
+        &[
+            "pipeyard-model",
+            "pipeyard-private",
+            "pipeyard-api",
+            "pipeyard-git",
+            "pipeyard-executor",
+            "pipeyard-mask",
+        ],
     ),
     (
         "pipeyard-cli",
         &[
             "pipeyard-model",
+            "pipeyard-private",
             "pipeyard-api",
             "pipeyard-pipelines",
             "pipeyard-executor",
@@ -55,6 +65,7 @@ const OURS: &[(&str, &[&str])] = &[
         "pipectl",
         &[
             "pipeyard-model",
+            "pipeyard-private",
             "pipeyard-api",
             "pipeyard-cli",
             "pipeyard-server",

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Write},
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt},
     path::Path,
 };
 
@@ -25,9 +25,9 @@ pub(crate) fn create_once(
     path: &Path,
     make: impl FnOnce() -> io::Result<Vec<u8>>,
 ) -> io::Result<Vec<u8>> {
-    match fs::read(path) {
+    match pipeyard_private::secret(path).map_err(io::Error::from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        read => return read.map_err(|error| named(path, &error)),
+        read => return read.map(String::into_bytes),
     }
     let temporary = temporary(path, &make()?, 0o600)?;
     let linked = fs::hard_link(&temporary, path);
@@ -42,7 +42,12 @@ pub(crate) fn create_once(
 }
 
 fn temporary(path: &Path, bytes: &[u8], mode: u32) -> io::Result<std::path::PathBuf> {
-    fs::create_dir_all(folder(path)).map_err(|error| named(folder(path), &error))?;
+    // Private where it is missing; one that is there may be the system's, and stays as it is.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder(path))
+        .map_err(|error| named(folder(path), &error))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", uuid::Uuid::new_v4().simple()));
     let temporary = path.with_file_name(name);

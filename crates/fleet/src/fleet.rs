@@ -112,7 +112,7 @@ pub async fn run_by(
     refuse_public(config.listen.ip(), config.allow_public)?;
     refuse_public(config.proxy_admin.ip(), config.allow_public)?;
     let data = &config.data_dir;
-    std::fs::create_dir_all(data).with_context(|| format!("can't make {}", data.display()))?;
+    pipeyard_private::folder(data, &["fleet.db", "credentials.json"])?;
     let credentials = Credentials::load(data)?;
     let (db, id) = Db::open(&data.join("fleet.db")).await?;
     let http = http_client()?;

@@ -73,7 +73,7 @@ pub async fn checkout(
         if !fetch.status.success() {
             return Err(GitError::Remote { remote: url.to_owned(), message: fetch.stderr });
         }
-        let checkout = Git::new("checkout", deadline)
+        let checkout = Git::for_others("checkout", deadline)
             .args(["--quiet", "--force", "--detach", sha.as_str(), "--"])
             .current_dir(dest)
             .trust(dest)

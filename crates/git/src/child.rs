@@ -61,7 +61,18 @@ pub(crate) struct Output {
 impl Git {
     /// `git <what>`, allowed to use no transport at all.
     pub(crate) fn new(what: &'static str, deadline: Duration) -> Self {
-        let mut command = Command::new("git");
+        Self::by(Command::new("git"), what, deadline)
+    }
+
+    /// The same with the usual file mask, whatever ours is: files of a workspace keep the modes that
+    /// people know, and what is built from them is readable where it is deployed.
+    pub(crate) fn for_others(what: &'static str, deadline: Duration) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "umask 022; exec git \"$@\"", "git"]);
+        Self::by(shell, what, deadline)
+    }
+
+    fn by(mut command: Command, what: &'static str, deadline: Duration) -> Self {
         command
             .arg(what)
             .env_clear()

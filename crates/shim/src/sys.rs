@@ -188,6 +188,8 @@ pub(crate) fn prepare(command: &mut Command, user: Option<User>) {
                 libc::write(fd, b"500".as_ptr().cast(), 3);
                 libc::close(fd);
             }
+            // A runner's own mask is strict; what a step makes is what people expect.
+            libc::umask(0o022);
             let mut none = std::mem::zeroed();
             libc::sigemptyset(&mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());

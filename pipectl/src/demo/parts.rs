@@ -15,10 +15,7 @@ use pipeyard_api::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{tell, up};
-use crate::{
-    supervise,
-    up::{private_dir, private_file},
-};
+use crate::supervise;
 
 /// Hosts of the rolling service.
 const HOSTS: u16 = 3;
@@ -37,8 +34,7 @@ pub(crate) struct Running {
 impl Running {
     /// Starts every part and signs in.
     pub(crate) async fn start(data: &Path, outer: CancellationToken) -> anyhow::Result<Self> {
-        private_dir(data)?;
-        let dir = fs::canonicalize(data)?;
+        let dir = pipeyard_private::folder(data, crate::up::OURS)?;
         let up = up(&dir);
         let hosts = (0..HOSTS).map(|n| ([127, 0, 0, 1], HOST_PORT + n).into());
         for address in [up.listen, up.fleet_listen, up.proxy_admin].into_iter().chain(hosts) {
@@ -126,7 +122,7 @@ fn spawn(tasks: &TaskTracker, part: supervise::Part, shutdown: &CancellationToke
 fn agent(dir: &Path, n: u16, fleet: &str, token_file: &Path) -> anyhow::Result<supervise::Part> {
     let name = format!("host{}", n + 1);
     let root = dir.join("hosts").join(&name);
-    private_dir(&root)?;
+    pipeyard_private::folder(&root, &["bundles"])?;
     let address = format!("127.0.0.1:{}", HOST_PORT + n);
     let args = [
         "agent",
@@ -158,7 +154,7 @@ fn agent_token(dir: &Path, credentials: &Path) -> anyhow::Result<PathBuf> {
     let token =
         all["agent_token"].as_str().context("the fleet's credentials have no agent_token")?;
     let file = dir.join("agent-token");
-    private_file(&file, token)?;
+    pipeyard_private::write(&file, token.as_bytes())?;
     Ok(file)
 }
 

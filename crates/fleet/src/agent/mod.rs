@@ -73,11 +73,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// When it can't start, or when another agent took the host's name.
 pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let token = token(&config.token_file)?;
+    // Whoever serves a release reads it here, so others may look; nobody else may write.
+    let root = pipeyard_private::served_folder(&config.root, &["agent.json", "bundles"])?;
     for folder in ["bundles", "releases"] {
-        let path = config.root.join(folder);
-        std::fs::create_dir_all(&path).with_context(|| format!("can't make {}", path.display()))?;
+        pipeyard_private::served_folder(&root.join(folder), &[])?;
     }
-    let root = std::fs::canonicalize(&config.root)?;
     let _lock = journal::lock(&root)?;
     hooks::end_leftover(&root.join(execute::RUNNING));
     let config = Arc::new(AgentConfig { root, ..config });
@@ -91,8 +91,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> anyhow::Re
 
 /// Reads the agents' token.
 fn token(path: &Path) -> anyhow::Result<Token> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("can't read the token in {}", path.display()))?;
+    let text = pipeyard_private::secret(path)?;
     if text.trim_start().starts_with('{') {
         let credentials: Credentials = serde_json::from_str(&text)
             .with_context(|| format!("{} isn't a fleet's credentials", path.display()))?;
