@@ -22,10 +22,10 @@ pub mod state;
 pub mod tasks;
 pub mod tokens;
 
-use std::{future::IntoFuture, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use pipeyard_listen::{Limits, Listener};
 use tokio_util::sync::CancellationToken;
 
 pub use config::ServerConfig;
@@ -44,39 +44,28 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     state.config.check()?;
-    let listener = TcpListener::bind(state.config.listen)
+    let limits = Limits {
+        stalled_reader: state.config.stalled_reader(),
+        trusted_proxy: state.config.trusted_proxy,
+        ..Limits::default()
+    };
+    let listener = Listener::bind(state.config.listen, limits)
         .await
         .with_context(|| format!("failed to listen on {}", state.config.listen))?;
-    drop_stalled_readers(&listener, state.config.stalled_reader())
-        .context("failed to set up the listener")?;
     state.blobs.remove_unfinished().context("failed to clean the blob store")?;
     bound(listener.local_addr()?);
     let tasks = tasks::start(&state, &shutdown);
     let stopping = state.stopping.clone();
-    let router = http::router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let stop = shutdown.clone();
-    let server = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .into_future();
-    let mut server = std::pin::pin!(server);
-    tokio::select! {
-        ended = &mut server => ended?,
-        () = shutdown.cancelled() => {
-            // Streams and long polls end by themselves now; what doesn't is cut after the grace
-            // period.
-            stopping.cancel();
-            let _ = tokio::time::timeout(GRACE, &mut server).await;
-        }
-    }
+    // Streams and long polls end by themselves when they hear of it; what doesn't is cut after the
+    // grace period.
+    let ends = shutdown.clone();
+    tokio::spawn(async move {
+        ends.cancelled().await;
+        stopping.cancel();
+    });
+    listener.serve(http::router(state), shutdown.clone(), GRACE).await;
     shutdown.cancel();
     tasks.close();
     let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
     Ok(())
-}
-
-/// A peer that takes nothing of what waits for it is given up by the kernel after `limit`: a stalled
-/// reader holds memory, and nothing else would end it. Connections take this over from the listener.
-fn drop_stalled_readers(listener: &TcpListener, limit: Duration) -> std::io::Result<()> {
-    let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-    Ok(rustix::net::sockopt::set_tcp_user_timeout(listener, millis)?)
 }

@@ -13,7 +13,8 @@ const OURS: &[(&str, &[&str])] = &[
     ("pipeyard-git", &["pipeyard-model"]),
     ("pipeyard-executor", &["pipeyard-model"]),
     ("pipeyard-deploy", &["pipeyard-model"]),
-    ("pipeyard-fleet", &["pipeyard-model", "pipeyard-private"]),
+    ("pipeyard-listen", &[]),
+    ("pipeyard-fleet", &["pipeyard-model", "pipeyard-private", "pipeyard-listen"]),
     ("pipeyard-api", &["pipeyard-model"]),
     ("pipeyard-store", &["pipeyard-model", "pipeyard-api", "pipeyard-dora"]),
     (
@@ -37,6 +38,7 @@ const OURS: &[(&str, &[&str])] = &[
             "pipeyard-git",
             "pipeyard-deploy",
             "pipeyard-dora",
+            "pipeyard-listen",
         ],
     ),
     (

@@ -14,6 +14,7 @@ use axum::{
     middleware,
     routing::{get, post, put},
 };
+use pipeyard_listen::{Limits, Listener};
 use pipeyard_model::{Clock, SystemClock};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -131,26 +132,17 @@ pub async fn run_by(
         containers: Containers::connect(config.docker_host.as_deref(), id.clone())?,
         http,
     });
-    let listener = tokio::net::TcpListener::bind(config.listen)
+    let listener = Listener::bind(config.listen, Limits::default())
         .await
         .with_context(|| format!("the fleet can't listen on {}", config.listen))?;
     tracing::info!(listen = %listener.local_addr()?, fleet = id, "the fleet is ready");
     // In a set, so that the engine ends with this future however that ends.
     let mut driving = JoinSet::new();
     driving.spawn(engine::run(Arc::clone(&fleet), orders, shutdown.child_token()));
-    let serving = axum::serve(listener, router(&fleet))
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let farewell = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(FAREWELL).await;
-    };
-    let served = tokio::select! {
-        served = serving.into_future() => served,
-        () = farewell => Ok(()),
-    };
+    listener.serve(router(&fleet), shutdown.clone(), FAREWELL).await;
     shutdown.cancel();
     while driving.join_next().await.is_some() {}
-    Ok(served?)
+    Ok(())
 }
 
 /// Removes every container that the fleet in this data folder made. The fleet must not run; its

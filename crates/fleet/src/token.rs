@@ -76,6 +76,9 @@ pub(crate) async fn require(
     next: Next,
 ) -> Response {
     if tokens.iter().fold(false, |found, token| token.is_in(request.headers()) | found) {
+        if let Some(guest) = request.extensions().get::<pipeyard_listen::Guest>() {
+            guest.known();
+        }
         return next.run(request).await;
     }
     let message = "send `Authorization: Bearer <token>` with the token that was made at the \

@@ -126,7 +126,15 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
     };
     match refused {
         Some(failure) => refuse(failure),
-        None => next.run(request).await,
+        None => {
+            // Who proved who they are is none of those that give way to others.
+            if path.as_deref().map_or(Asks::Person, asks) != Asks::Nothing
+                && let Some(guest) = request.extensions().get::<pipeyard_listen::Guest>()
+            {
+                guest.known();
+            }
+            next.run(request).await
+        }
     }
 }
 

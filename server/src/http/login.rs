@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Json,
-    extract::{ConnectInfo, Path, Query, State},
+    extract::{Path, Query, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -106,19 +106,7 @@ impl LoginLimit {
 
 /// The caller's address: the last one that a trusted proxy saw, otherwise the peer's.
 fn address(peer: Option<SocketAddr>, headers: &HeaderMap, state: &AppState) -> IpAddr {
-    let forwarded = || {
-        headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .next_back()?
-            .to_str()
-            .ok()?
-            .rsplit(',')
-            .next()?
-            .trim()
-            .parse()
-            .ok()
-    };
+    let forwarded = || pipeyard_listen::forwarded_for(headers);
     let proxied = state.config.trusted_proxy.then(forwarded).flatten();
     proxied.or(peer.map(|peer| peer.ip())).unwrap_or(IpAddr::from([0, 0, 0, 0]))
 }
@@ -128,7 +116,7 @@ fn address(peer: Option<SocketAddr>, headers: &HeaderMap, state: &AppState) -> I
     responses((status = 200, body = Me), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn login(
     State(state): State<AppState>,
-    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    guest: Option<axum::Extension<pipeyard_listen::Guest>>,
     headers: HeaderMap,
     Json(body): Json<Login>,
 ) -> ApiResult<Response> {
@@ -138,7 +126,7 @@ async fn login(
         return Err(cross_site());
     }
     let now = state.clock.now();
-    let from = address(peer.map(|peer| peer.0.0), &headers, &state);
+    let from = address(guest.map(|guest| guest.peer()), &headers, &state);
     if !state.logins.allows(from, now) {
         return Err(Failure::new(
             StatusCode::TOO_MANY_REQUESTS,

@@ -17,6 +17,7 @@ mod targets;
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, Method, Uri, header},
@@ -44,6 +45,7 @@ type Answer = Result<Value, AwsError>;
 /// `POST /`.
 pub(crate) async fn handle(
     State(fleet): State<Arc<Fleet>>,
+    guest: Option<Extension<pipeyard_listen::Guest>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -60,7 +62,12 @@ pub(crate) async fn handle(
     let keys = std::slice::from_ref(&fleet.credentials.key);
     let id = uuid::Uuid::new_v4().to_string();
     let answer = match sigv4::verify(&request, keys, scope, fleet.clock.now()) {
-        Ok(_) => run(&fleet, &headers, &body).await,
+        Ok(_) => {
+            if let Some(guest) = guest {
+                guest.known();
+            }
+            run(&fleet, &headers, &body).await
+        }
         Err(error) => Err(error.into()),
     };
     let mut response = match answer {

@@ -22,6 +22,7 @@ use std::{
 };
 
 use anyhow::Context;
+use pipeyard_listen::{Limits, Listener};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -73,7 +74,7 @@ pub async fn run(config: ProxyConfig, shutdown: CancellationToken) -> anyhow::Re
     refuse_public(config.host, config.allow_public)?;
     let token = Token::shared(&config.token_file)?;
     let state = state::State::load(config.host, config.state_file, shutdown.clone()).await?;
-    let listener = tokio::net::TcpListener::bind(config.admin_listen)
+    let listener = Listener::bind(config.admin_listen, Limits::default())
         .await
         .with_context(|| format!("the proxy can't listen on {}", config.admin_listen))?;
     tracing::info!(admin = %listener.local_addr()?, "the proxy is ready");
@@ -88,14 +89,13 @@ pub async fn run(config: ProxyConfig, shutdown: CancellationToken) -> anyhow::Re
             }
         })
     };
-    let served = axum::serve(listener, admin::router(std::sync::Arc::clone(&state), token))
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-        .await;
+    let admin = admin::router(std::sync::Arc::clone(&state), token);
+    listener.serve(admin, shutdown.clone(), FAREWELL).await;
     shutdown.cancel();
     retry.await?;
     state.connections.close();
     if tokio::time::timeout(FAREWELL, state.connections.wait()).await.is_err() {
         tracing::warn!("some clients were cut off");
     }
-    Ok(served?)
+    Ok(())
 }

@@ -13,10 +13,8 @@ use std::{
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex as AsyncMutex, Semaphore},
-};
+use pipeyard_listen::{Places, places::Held};
+use tokio::{net::TcpListener, sync::Mutex as AsyncMutex};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -26,8 +24,10 @@ use super::{
 };
 use crate::files::write_atomically;
 
-/// Connections at one port; more wait in the kernel's queue.
+/// Connections at one port. One more takes the place of the one that has been idle for longest.
 const CONNECTIONS: usize = 4_096;
+/// For a whole request header, and for a connection that is idle.
+const HEADER: Duration = Duration::from_secs(60);
 
 pub(super) struct State {
     host: IpAddr,
@@ -204,10 +204,11 @@ impl State {
         let stop = self.shutdown.child_token();
         let (token, all, service) = (stop.clone(), self.shutdown.clone(), Arc::clone(service));
         let tracker = self.connections.clone();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        // Clients may all come by one address: the limit by address is that of all.
+        let total = CONNECTIONS.min(pipeyard_listen::raise_open_files() / 4).max(64);
+        let places = Places::new(total, total);
         self.connections.spawn(async move {
             loop {
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                 let accepted = tokio::select! {
                     () = token.cancelled() => return,
                     accepted = listener.accept() => accepted,
@@ -221,21 +222,24 @@ impl State {
                         continue;
                     }
                 };
+                let Some(guest) = places.admit(peer) else {
+                    tracing::warn!(%peer, "a client was turned away: all connections are in use");
+                    continue;
+                };
                 let _ = stream.set_nodelay(true);
                 let (service, all) = (Arc::clone(&service), all.clone());
                 tracker.spawn(async move {
                     let handler = service_fn(|request| {
-                        let service = Arc::clone(&service);
+                        let (service, busy) = (Arc::clone(&service), guest.busy());
                         async move {
-                            let peer = peer_ip(peer);
-                            Ok::<_, std::convert::Infallible>(
-                                forward(&service, peer, request).await,
-                            )
+                            let response = forward(&service, peer_ip(peer), request).await;
+                            let held = response.map(|body| Held::new(body, busy));
+                            Ok::<_, std::convert::Infallible>(held)
                         }
                     });
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
-                        .header_read_timeout(Duration::from_secs(60))
+                        .header_read_timeout(HEADER)
                         .serve_connection(TokioIo::new(stream), handler)
                         .with_upgrades();
                     tokio::pin!(connection);
@@ -245,11 +249,17 @@ impl State {
                             connection.as_mut().graceful_shutdown();
                             connection.await
                         }
+                        () = guest.gives_way() => {
+                            if !guest.has_asked() {
+                                return;
+                            }
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
                     };
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a client's connection ended");
                     }
-                    drop(place);
                 });
             }
         });

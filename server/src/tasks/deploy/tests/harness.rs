@@ -189,7 +189,6 @@ impl Harness {
             .uri(path)
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .header(header::CONTENT_TYPE, "application/json")
-            .extension(axum::extract::ConnectInfo(std::net::SocketAddr::from(([127, 0, 0, 1], 1))))
             .body(Body::from(body.to_owned()))
             .unwrap();
         let answer = self.router.clone().oneshot(request).await.unwrap();
