@@ -7,13 +7,17 @@ DEBUG := $(CARGO_TARGET_DIR)/debug
 FAST := $(CARGO_TARGET_DIR)/fast
 WEB := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test lint images bench dev dogfood setup web docs clean-demo
+.PHONY: help demo test lint advisories images bench dev dogfood setup fetch web docs clean-demo
 
 help: ## List the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: ## Install or start what is missing: Docker Engine, Chromium, Git, npm packages.
 	@tests/ensure.sh docker git
+
+fetch: ## Fetch every crate that the build, the tests and the checks read, of every platform.
+	@cargo fetch --locked --quiet
+	@cargo fetch --locked --quiet --manifest-path crates/shim/Cargo.toml
 
 web: web/dist/index.html ## Build the web UI.
 
@@ -30,7 +34,7 @@ demo: images web ## Show the main job, from push to canary to DORA. CHECK=1 chec
 	cargo build --workspace --bins --profile fast
 	@PATH="$(FAST):$$PATH" pipectl demo --shop pipelines/examples/shop $(if $(CHECK),--check)
 
-test: images web ## Set up and run every test, with real Docker and a real browser.
+test: images fetch web ## Set up and run every test, with real Docker and a real browser.
 	@tests/ensure.sh browser python registry
 	server/tests/payloads/install.sh
 	cargo build --workspace --all-targets
@@ -41,14 +45,19 @@ test: images web ## Set up and run every test, with real Docker and a real brows
 	npm --prefix tests/browser test
 	PIPECTL=$(DEBUG)/pipectl tests/browser/e2e.sh
 
-lint: web ## Check format, lints, crate boundaries and types.
+lint: fetch web ## Check format, lints, crate boundaries and types.
 	cargo fmt --all --check
 	cargo fmt --manifest-path crates/shim/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path crates/shim/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/shim -- -D warnings
 	@tests/ensure.sh deny
 	PATH="$$PATH:$(CARGO_TARGET_DIR)/tools/bin" cargo deny --offline check bans licenses sources
+	@tests/advisories.sh
 	npm --prefix web run check
+
+advisories: fetch ## Fetch the database of known vulnerabilities and check every crate against it.
+	@tests/ensure.sh deny
+	@tests/advisories.sh fetch
 
 bench: images web ## Measure, each figure beside a floor of the same run. ONLY="queue log" chooses.
 	cargo build --workspace --bins --profile fast

@@ -58,17 +58,17 @@ struct DepKind {
     kind: Option<String>,
 }
 
-/// Asks cargo.
+/// Asks cargo. What it reads are the crates of every platform, which a build doesn't fetch: what isn't
+/// in the cargo home yet is fetched, and only then is the network asked.
 pub(crate) fn read() -> anyhow::Result<Metadata> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--locked", "--offline"])
-        .current_dir(crate::root())
-        .output()
-        .context("cargo metadata does not start")?;
-    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let raw: Raw =
-        serde_json::from_slice(&output.stdout).context("cargo metadata has another form")?;
+    let output = ask(&["--offline"]).or_else(|offline| {
+        ask(&[]).map_err(|online| {
+            anyhow::anyhow!(
+                "{online:#}; without the network: {offline:#}; fix: cargo fetch --locked"
+            )
+        })
+    })?;
+    let raw: Raw = serde_json::from_slice(&output).context("cargo metadata has another form")?;
     let needs = raw.resolve.nodes.into_iter().map(|node| {
         let real = |dep: &Dep| dep.dep_kinds.iter().any(|kind| kind.kind.as_deref() != Some("dev"));
         (node.id, node.deps.into_iter().filter(real).map(|dep| dep.pkg).collect())
@@ -78,6 +78,19 @@ pub(crate) fn read() -> anyhow::Result<Metadata> {
         packages: raw.packages.into_iter().map(|package| (package.id.clone(), package)).collect(),
         members: raw.workspace_members.into_iter().collect(),
     })
+}
+
+fn ask(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--locked"])
+        .args(arguments)
+        .current_dir(crate::root())
+        .output()
+        .context("cargo metadata does not start")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo metadata: {}", said.trim());
+    Ok(output.stdout)
 }
 
 impl Metadata {
