@@ -6,6 +6,7 @@
 //! lock. A mirror whose writer was killed heals by the next fetch.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
 };
@@ -190,6 +191,20 @@ impl Mirror {
         let oid = sha.oid();
         self.read(move |repository| {
             Ok(repository.find_commit(oid).is_ok_and(|commit| commit.tree().is_ok()))
+        })
+        .await
+    }
+
+    /// Which of these commits the mirror has with their trees.
+    ///
+    /// # Errors
+    /// When the mirror is damaged.
+    pub async fn which_commits(&self, shas: HashSet<Sha>) -> GitResult<HashSet<Sha>> {
+        self.read(move |repository| {
+            let there = |sha: &Sha| {
+                repository.find_commit(sha.oid()).is_ok_and(|commit| commit.tree().is_ok())
+            };
+            Ok(shas.into_iter().filter(there).collect())
         })
         .await
     }

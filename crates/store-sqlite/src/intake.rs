@@ -6,8 +6,10 @@ use async_trait::async_trait;
 use pipeyard_api::views::Event;
 use pipeyard_model::{RepoId, Timestamp};
 use pipeyard_store::{
-    StoreError, StoreResult,
-    intake::{Accepted, COMPARISON, Disposition, Intake, NewDelivery, NewRunRequest, RunRequest},
+    StoreResult,
+    intake::{
+        Accepted, COMPARISON, Disposition, Intake, NewDelivery, NewRunRequest, PutOff, RunRequest,
+    },
 };
 use serde::Serialize;
 use sqlx::SqliteConnection;
@@ -58,6 +60,41 @@ impl<'r> Fresh<'r> {
             before: request.before.as_deref(),
             after: &request.after,
             pull_request: request.pull_request.as_ref().map(column::to_json).transpose()?,
+        })
+    }
+}
+
+/// A run request as it is stored.
+struct Row {
+    id: i64,
+    repo: String,
+    event: String,
+    reference: String,
+    before_sha: Option<String>,
+    after_sha: String,
+    pull_request: Option<String>,
+    received_at: i64,
+    tries: i64,
+}
+
+impl Row {
+    fn request(self) -> StoreResult<RunRequest> {
+        let pull_request = self
+            .pull_request
+            .map(|text| column::json("run_requests", "pull_request", self.id, &text))
+            .transpose()?;
+        Ok(RunRequest {
+            id: self.id,
+            repo: column::parse("run_requests", "repo", self.id, &self.repo)?,
+            request: NewRunRequest {
+                event: event_of("run_requests", self.id, &self.event)?,
+                reference: self.reference,
+                before: self.before_sha,
+                after: self.after_sha,
+                pull_request,
+            },
+            received_at: Timestamp(self.received_at),
+            tries: column::number("run_requests", "tries", self.id, self.tries)?,
         })
     }
 }
@@ -215,10 +252,10 @@ impl Intake for SqliteStore {
     }
 
     async fn due_run_requests(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<RunRequest>> {
-        // The oldest open request of a repository holds back its later ones, so that numbers follow
-        // the order of pushes. The walk goes from repository to repository in the index of open
-        // requests: a flood of one of them costs no more than its first row.
-        let rows = sqlx::query!(
+        // The walk goes from repository to repository in the index of open requests: a flood of one
+        // of them costs no more than what is due of it.
+        let rows = sqlx::query_as!(
+            Row,
             r#"WITH RECURSIVE busy (repo) AS (
                  SELECT min(repo) FROM run_requests WHERE closed_at IS NULL
                  UNION ALL
@@ -227,59 +264,61 @@ impl Intake for SqliteStore {
                SELECT r.id, r.repo, r.event, r.reference, r.before_sha, r.after_sha, r.pull_request,
                       r.received_at, r.tries
                FROM busy CROSS JOIN run_requests AS r
-                 ON r.id = (SELECT min(id) FROM run_requests WHERE closed_at IS NULL AND repo = busy.repo)
-               WHERE r.due_at <= ? ORDER BY r.id LIMIT ?"#,
+                 ON r.id = (SELECT min(id) FROM run_requests
+                            WHERE closed_at IS NULL AND repo = busy.repo AND due_at <= ?)
+               ORDER BY r.id LIMIT ?"#,
             now.0,
             limit
         )
         .fetch_all(&self.read)
         .await
         .map_err(failed)?;
-        rows.into_iter()
-            .map(|row| {
-                let pull_request = row
-                    .pull_request
-                    .map(|text| column::json("run_requests", "pull_request", row.id, &text))
-                    .transpose()?;
-                Ok(RunRequest {
-                    id: row.id,
-                    repo: column::parse("run_requests", "repo", row.id, &row.repo)?,
-                    request: NewRunRequest {
-                        event: event_of("run_requests", row.id, &row.event)?,
-                        reference: row.reference,
-                        before: row.before_sha,
-                        after: row.after_sha,
-                        pull_request,
-                    },
-                    received_at: Timestamp(row.received_at),
-                    tries: column::number("run_requests", "tries", row.id, row.tries)?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(Row::request).collect()
     }
 
-    async fn postpone_run_request(
+    async fn due_run_requests_of(
         &self,
-        id: i64,
-        next: Timestamp,
-        problem: &str,
-    ) -> StoreResult<()> {
-        let problem = problem.to_owned();
+        repo: RepoId,
+        now: Timestamp,
+        after: i64,
+        limit: u32,
+    ) -> StoreResult<Vec<RunRequest>> {
+        let repo = repo.to_string();
+        let rows = sqlx::query_as!(
+            Row,
+            "SELECT id, repo, event, reference, before_sha, after_sha, pull_request, received_at, tries
+             FROM run_requests WHERE closed_at IS NULL AND repo = ? AND due_at <= ? AND id > ?
+             ORDER BY id LIMIT ?",
+            repo,
+            now.0,
+            after,
+            limit
+        )
+        .fetch_all(&self.read)
+        .await
+        .map_err(failed)?;
+        rows.into_iter().map(Row::request).collect()
+    }
+
+    async fn postpone_run_requests(&self, requests: Vec<PutOff>, problem: &str) -> StoreResult<()> {
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = requests.iter().map(|r| (r.id, r.next.0, i64::from(r.tried))).collect();
+        let (requests, problem) = (column::to_json(&rows)?, problem.to_owned());
         self.write(move |c| {
             Box::pin(async move {
-                let done = sqlx::query!(
-                    "UPDATE run_requests SET due_at = ?, tries = tries + 1, problem = ?
-                     WHERE id = ? AND closed_at IS NULL",
-                    next.0,
+                sqlx::query!(
+                    "UPDATE run_requests
+                     SET due_at = p.value ->> 1, tries = tries + (p.value ->> 2), problem = ?
+                     FROM json_each(?) AS p
+                     WHERE run_requests.id = p.value ->> 0 AND closed_at IS NULL",
                     problem,
-                    id
+                    requests
                 )
                 .execute(c)
                 .await
                 .map_err(failed)?;
-                if done.rows_affected() == 0 {
-                    return Err(StoreError::not_found(format!("open run request {id}")));
-                }
                 Ok(())
             })
         })

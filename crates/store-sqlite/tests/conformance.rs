@@ -101,7 +101,7 @@ promises! {
         a_comparison_and_a_hook_tell_of_one_push,
         back_and_forward_again_is_no_repetition,
         a_person_may_ask_twice,
-        requests_of_a_repository_keep_their_order,
+        due_requests_keep_their_order_and_the_rest_wait_alone,
         a_request_gives_its_runs_once,
         a_trimmed_delivery_is_still_known;
     runners:

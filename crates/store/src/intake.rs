@@ -101,6 +101,17 @@ pub struct RunRequest {
     pub tries: u32,
 }
 
+/// When a run request is due again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PutOff {
+    /// Which.
+    pub id: i64,
+    /// When.
+    pub next: Timestamp,
+    /// Whether it counts as a try.
+    pub tried: bool,
+}
+
 /// What comes in.
 #[async_trait]
 pub trait Intake {
@@ -111,15 +122,20 @@ pub trait Intake {
     /// comparison doesn't see the steps in between. A push that takes a branch to a commit which it
     /// has left since, back by force and forward again, is no repetition.
     async fn accept_delivery(&self, delivery: NewDelivery) -> StoreResult<Accepted>;
-    /// Run requests that are due, oldest first, at most one for each repository.
+    /// The oldest due run request of each repository that has one, oldest first. Requests that are
+    /// due later hold back nobody.
     async fn due_run_requests(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<RunRequest>>;
-    /// Handling failed for now; it is due again at `next`.
-    async fn postpone_run_request(
+    /// The due run requests of one repository with numbers above `after`, oldest first.
+    async fn due_run_requests_of(
         &self,
-        id: i64,
-        next: Timestamp,
-        problem: &str,
-    ) -> StoreResult<()>;
+        repo: RepoId,
+        now: Timestamp,
+        after: i64,
+        limit: u32,
+    ) -> StoreResult<Vec<RunRequest>>;
+    /// Nothing came of these for now; they are due again later. One that was answered meanwhile
+    /// stays answered.
+    async fn postpone_run_requests(&self, requests: Vec<PutOff>, problem: &str) -> StoreResult<()>;
     /// Nothing came of it (no pipeline is triggered); the reason is kept.
     async fn close_run_request(&self, id: i64, reason: &str, now: Timestamp) -> StoreResult<()>;
     /// Records these refs as seen, without asking for runs: at first sight. Others stay as they

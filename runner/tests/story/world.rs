@@ -108,7 +108,7 @@ async fn open(
     let clock = Arc::new(SystemClock);
     let data_dir = folder.join("server");
     std::fs::create_dir_all(&data_dir).unwrap();
-    let store = SqliteStore::open(&data_dir.join("pipeyard.db"), clock.clone()).await.unwrap();
+    let store = SqliteStore::open(&data_dir.join("pipeyard.sqlite"), clock.clone()).await.unwrap();
     let installation = store.installation();
     let config = ServerConfig { data_dir, listen: address, ..ServerConfig::default() };
     let state = AppState::open(Arc::new(store), clock, config, installation).unwrap();

@@ -15,7 +15,8 @@ use std::{
 use pipeyard_model::RepoId;
 
 pub use remote::{
-    MirrorError, fetch, hook_secret_purpose, open, remote_refs, seal_credentials, with_commit,
+    MirrorError, ask_for, fetch, hook_secret_purpose, open, remote_refs, seal_credentials,
+    with_commit,
 };
 
 /// Where the mirrors are and who writes to them.

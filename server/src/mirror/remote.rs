@@ -108,14 +108,37 @@ pub async fn with_commit(state: &AppState, repo: &Repo, sha: &Sha) -> Result<Mir
             mirror.fetch(&url, credentials.as_ref()).await?;
         }
         if !mirror.has_commit(sha).await? {
-            // A forced push took it from its branch, or it belongs to a pull request.
-            match mirror.fetch_commit(&url, credentials.as_ref(), sha).await {
-                Ok(()) => {}
-                Err(GitError::Remote { .. }) => return Err(GitError::NoCommit(sha.clone()).into()),
-                Err(other) => return Err(other.into()),
-            }
+            fetch_one(&mirror, &url, credentials.as_ref(), sha).await?;
         }
     }
     mirror.pin(sha).await?;
     Ok(mirror)
+}
+
+/// Brings one commit into the mirror that none of the remote's branches has.
+///
+/// # Errors
+/// When the remote can't be reached. [`GitError::NoCommit`] when it can and doesn't have it.
+pub async fn ask_for(state: &AppState, repo: &Repo, sha: &Sha) -> Result<(), MirrorError> {
+    let mirror = open(state, repo.id).await?;
+    if mirror.has_commit(sha).await? {
+        return Ok(());
+    }
+    let (url, credentials) = remote(state, repo)?;
+    let _only_writer = state.mirrors.write_lock(repo.id).await;
+    fetch_one(&mirror, &url, credentials.as_ref(), sha).await
+}
+
+/// A forced push took the commit from its branch, or it belongs to a pull request.
+async fn fetch_one(
+    mirror: &Mirror,
+    url: &RemoteUrl,
+    credentials: Option<&Credentials>,
+    sha: &Sha,
+) -> Result<(), MirrorError> {
+    match mirror.fetch_commit(url, credentials, sha).await {
+        Ok(()) => Ok(()),
+        Err(GitError::Remote { .. }) => Err(GitError::NoCommit(sha.clone()).into()),
+        Err(other) => Err(other.into()),
+    }
 }

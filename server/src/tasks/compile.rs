@@ -1,17 +1,22 @@
-//! Turns run requests into runs. Requests of one repository are handled in their order; those of
-//! different repositories at the same time, so that a slow remote holds up nobody else.
+//! Turns run requests into runs. What is due of one repository is handled in its order (see
+//! [`round`]); repositories at the same time, so that a slow remote holds up nobody else.
 //!
 //! Each request ends in one of three ways: runs were created, it was closed with a reason, or it is
-//! due again later because the remote can't be reached. Killing the server anywhere loses nothing:
-//! the request stays until the transaction that answers it.
+//! due again later because its commit can't be had. Killing the server anywhere loses nothing: the
+//! request stays until the transaction that answers it.
+
+mod round;
 
 use std::{collections::HashMap, time::Duration};
 
-use pipeyard_api::views::Event;
+use pipeyard_api::views::{Event, RunView};
 use pipeyard_git::{GitError, Sha};
 use pipeyard_model::RepoId;
 use pipeyard_store::{StoreError, StoreResult, intake::RunRequest, repos::Repo, runs::RunFilter};
-use tokio::task::{Id, JoinSet};
+use tokio::{
+    task::{Id, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,12 +36,22 @@ const MISSING_TRIES: u32 = 4;
 /// A remote that can't be reached is asked so often, which is about half a day.
 const REMOTE_TRIES: u32 = 80;
 
+/// So many runs in a row that say the same are enough.
+const ENOUGH: u32 = 20;
+
+/// Who is worked on, and whose turn was when.
+#[derive(Default)]
+struct Turns {
+    busy: HashMap<Id, RepoId>,
+    last: HashMap<RepoId, Instant>,
+}
+
 /// Runs until `shutdown`.
 pub async fn run(state: AppState, shutdown: CancellationToken) {
     let mut work = JoinSet::new();
-    let mut busy: HashMap<Id, RepoId> = HashMap::new();
+    let mut turns = Turns::default();
     loop {
-        start_due(&state, &mut work, &mut busy).await;
+        start_due(&state, &mut work, &mut turns).await;
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = state.wake.compile.notified() => {}
@@ -49,7 +64,7 @@ pub async fn run(state: AppState, shutdown: CancellationToken) {
                         error.id()
                     }
                 };
-                busy.remove(&id);
+                turns.busy.remove(&id);
             }
         }
     }
@@ -57,9 +72,10 @@ pub async fn run(state: AppState, shutdown: CancellationToken) {
     work.shutdown().await;
 }
 
-/// Starts on the oldest due request of each repository that isn't worked on yet.
-async fn start_due(state: &AppState, work: &mut JoinSet<()>, busy: &mut HashMap<Id, RepoId>) {
-    if busy.len() >= AT_ONCE {
+/// Starts on repositories with due requests that aren't worked on yet; first on those whose turn is
+/// the longest ago, so that none waits behind others that are always due.
+async fn start_due(state: &AppState, work: &mut JoinSet<()>, turns: &mut Turns) {
+    if turns.busy.len() >= AT_ONCE {
         return;
     }
     let due =
@@ -67,23 +83,30 @@ async fn start_due(state: &AppState, work: &mut JoinSet<()>, busy: &mut HashMap<
             tracing::error!(%error, "due run requests couldn't be read");
             Vec::new()
         });
-    for request in due {
-        if busy.len() >= AT_ONCE || busy.values().any(|repo| *repo == request.repo) {
+    let mut repos: Vec<RepoId> = due.iter().map(|request| request.repo).collect();
+    turns.last.retain(|repo, _| repos.contains(repo) || turns.busy.values().any(|b| b == repo));
+    repos.sort_by_key(|repo| turns.last.get(repo).copied());
+    for repo in repos {
+        if turns.busy.len() >= AT_ONCE {
+            return;
+        }
+        if turns.busy.values().any(|busy| *busy == repo) {
             continue;
         }
-        let (state, repo) = (state.clone(), request.repo);
+        let state = state.clone();
         let started = work.spawn(async move {
-            if let Err(error) = handle(&state, &request).await {
-                tracing::error!(request = request.id, %error, "a run request couldn't be handled");
-                // It stays due; not at once, for the database may need a moment.
+            if let Err(error) = round::run(&state, repo).await {
+                tracing::error!(repo.id = %repo, %error, "run requests couldn't be handled");
+                // They stay due; not at once, for the database may need a moment.
                 tokio::time::sleep(TICK).await;
             }
         });
-        busy.insert(started.id(), repo);
+        turns.last.insert(repo, Instant::now());
+        turns.busy.insert(started.id(), repo);
     }
 }
 
-/// Handles everything that is due now, one after another; answers how many requests.
+/// Handles everything that is due now, one repository after another; answers how many requests.
 ///
 /// # Errors
 /// When the store fails.
@@ -95,29 +118,18 @@ pub async fn run_once(state: &AppState) -> StoreResult<usize> {
             return Ok(handled);
         }
         for request in &due {
-            handle(state, request).await?;
-            handled += 1;
+            handled += round::run(state, request.repo).await?;
         }
     }
 }
 
-async fn handle(state: &AppState, request: &RunRequest) -> StoreResult<()> {
-    let now = state.clock.now();
-    let Some(repo) = state.store.repo(request.repo).await? else {
-        return state.store.close_run_request(request.id, "the repository was removed", now).await;
-    };
-    let asked = Asked {
-        repo: &repo,
+/// A stored request with what it is about.
+fn asked<'a>(repo: &'a Repo, request: &'a RunRequest) -> Asked<'a> {
+    Asked {
+        repo,
         id: Some(request.id),
         request: &request.request,
         received_at: request.received_at,
-    };
-    match prepare(state, asked).await {
-        Ok(planned) => {
-            clear_problem(state, &repo).await?;
-            conclude(state, asked, request.id, planned).await
-        }
-        Err(error) => put_off(state, asked, request, &error).await,
     }
 }
 
@@ -176,29 +188,44 @@ async fn create(
     Ok(())
 }
 
-/// The mirror couldn't be brought to the commit: later again, or a failed run that says why.
-async fn put_off(
+/// How often a request is tried again.
+fn tries(missing: bool) -> u32 {
+    if missing { MISSING_TRIES } else { REMOTE_TRIES }
+}
+
+/// The commit couldn't be had: a failed run that says why. Where such runs are all that a repository
+/// had of late, one more would tell nobody anything: then it is said of the repository.
+async fn last_try(
     state: &AppState,
-    asked: Asked<'_>,
+    repo: &Repo,
     request: &RunRequest,
     error: &MirrorError,
 ) -> StoreResult<()> {
-    let missing = matches!(error, MirrorError::Git(GitError::NoCommit(_)));
     let message = error.to_string();
-    tracing::warn!(repo = %asked.repo.name, request = request.id, error = %message, tries = request.tries, "a commit can't be fetched");
-    if !missing {
-        let problem = Some((error.code().to_owned(), message.clone()));
-        if asked.repo.problem != problem {
-            state.store.set_repo_problem(asked.repo.id, problem).await?;
-        }
+    let filter = RunFilter { repo: Some(repo.id), limit: ENOUGH, ..RunFilter::default() };
+    let same = |run: &RunView| run.reason.as_ref().is_some_and(|r| r.code == error.code());
+    let runs = state.store.runs(filter).await?;
+    if runs.len() == ENOUGH as usize && runs.iter().all(same) {
+        let told =
+            format!("{message}; so it was with the last {ENOUGH} runs, so no run says it again");
+        set_problem(state, repo, error.code(), &told).await?;
+        return state.store.close_run_request(request.id, &told, state.clock.now()).await;
     }
-    let tries = if missing { MISSING_TRIES } else { REMOTE_TRIES };
-    if request.tries >= tries {
-        let run = asked.failed_run(None, error.code(), message);
-        return create(state, asked, request.id, vec![run]).await;
+    let asked = asked(repo, request);
+    let run = asked.failed_run(None, error.code(), message);
+    create(state, asked, request.id, vec![run]).await
+}
+
+async fn set_problem(state: &AppState, repo: &Repo, code: &str, message: &str) -> StoreResult<()> {
+    let problem = Some((code.to_owned(), message.to_owned()));
+    if repo.problem == problem {
+        return Ok(());
     }
-    let next = state.clock.now() + delay(request.tries);
-    state.store.postpone_run_request(request.id, next, &message).await
+    match state.store.set_repo_problem(repo.id, problem).await {
+        // Removed in the meantime.
+        Err(StoreError::NotFound { .. }) => Ok(()),
+        other => other,
+    }
 }
 
 /// From 2 s, doubled each time, up to 10 minutes.

@@ -69,10 +69,49 @@ async fn a_commit_that_is_gone_for_good_ends_as_a_failed_run_that_says_so() {
         world.clock.advance(Duration::from_secs(60));
     }
     world.compile().await;
-    assert_eq!(world.commits().await, [never, next]);
+    assert_eq!(world.commits().await, [next, never], "the good one didn't wait");
     let runs = world.runs().await;
-    assert_eq!(runs[0].run.conclusion, Some(Conclusion::Error));
-    assert_eq!(runs[0].run.reason.as_ref().unwrap().code, "commit_not_found");
+    assert_eq!(runs[1].run.conclusion, Some(Conclusion::Error));
+    assert_eq!(runs[1].run.reason.as_ref().unwrap().code, "commit_not_found");
+}
+
+#[tokio::test]
+async fn commits_that_never_were_hold_back_no_push_and_are_given_up() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add(&git.bare()).await;
+    let ghosts: Vec<_> = (0..60).map(|n| format!("{n:040x}")).collect();
+    let tell = async |ghost: &String| {
+        world.pushed(&repo, &format!("refs/heads/{ghost}"), ZERO, ghost).await
+    };
+    for ghost in &ghosts[..30] {
+        tell(ghost).await;
+    }
+    let start = git.head();
+    let first = git.push("a", "1");
+    world.pushed(&repo, "refs/heads/main", &start, &first).await;
+    // In front of it, behind it, and waiting for their retry: nothing holds a push back.
+    for ghost in &ghosts[30..] {
+        tell(ghost).await;
+    }
+    world.compile().await;
+    assert_eq!(world.commits().await, std::slice::from_ref(&first));
+    let second = git.push("a", "2");
+    world.pushed(&repo, "refs/heads/main", &first, &second).await;
+    world.compile().await;
+    assert_eq!(world.commits().await, [first, second]);
+    // Each is asked for a few times; then runs say so, and when enough of them do, the repository.
+    let mut looks = 0;
+    while world.open().await > 0 {
+        world.clock.advance(Duration::from_secs(30));
+        world.compile().await;
+        looks += 1;
+        assert!(looks < 300, "they are asked for without an end");
+    }
+    let runs = world.runs().await;
+    let failed = runs.iter().filter(|r| r.run.conclusion == Some(Conclusion::Error)).count();
+    assert_eq!(failed, 20);
+    let repos = world.call("GET", "/api/repos", json!(null)).await.json();
+    assert_eq!(repos[0]["problem"]["code"], "commit_not_found", "{repos}");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ impl World {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::at(Timestamp::from_seconds(1_772_366_400));
-        let path = folder.path().join("pipeyard.db");
+        let path = folder.path().join("pipeyard.sqlite");
         let store = SqliteStore::open(&path, Arc::new(clock.clone())).await.unwrap();
         let installation = store.installation();
         let config = ServerConfig { data_dir: folder.path().to_owned(), ..Default::default() };
@@ -162,6 +162,12 @@ impl World {
     /// How many requests wait.
     pub(crate) async fn due(&self) -> usize {
         self.state.store.due_run_requests(self.clock.now(), 100).await.unwrap().len()
+    }
+
+    /// How many requests have no answer yet, whenever they are due.
+    pub(crate) async fn open(&self) -> usize {
+        let far = self.clock.now() + std::time::Duration::from_secs(365 * 24 * 3600);
+        self.state.store.due_run_requests(far, 100).await.unwrap().len()
     }
 
     /// Every run, oldest first.

@@ -65,7 +65,7 @@ impl Server {
     pub(crate) async fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::at(NOW);
-        let path = folder.path().join("pipeyard.db");
+        let path = folder.path().join("pipeyard.sqlite");
         let store = SqliteStore::open(&path, Arc::new(clock.clone())).await.unwrap();
         let installation = store.installation();
         let mut config = ServerConfig { data_dir: folder.path().to_owned(), ..Default::default() };

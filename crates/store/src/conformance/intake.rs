@@ -8,7 +8,7 @@ use pipeyard_model::{Clock as _, ManualClock, RepoId};
 use super::make::{job, plan, setup};
 use crate::{
     Store,
-    intake::{Accepted, COMPARISON, Disposition, NewDelivery, NewRunRequest},
+    intake::{Accepted, COMPARISON, Disposition, NewDelivery, NewRunRequest, PutOff},
 };
 
 fn push(
@@ -132,23 +132,38 @@ pub async fn a_person_may_ask_twice<S: Store>(store: &S, clock: &ManualClock) {
     assert!(store.seen_refs(made.repo).await.unwrap().is_empty());
 }
 
-/// Requests of one repository are handled in order, one at a time; a postponed one holds the rest.
-pub async fn requests_of_a_repository_keep_their_order<S: Store>(store: &S, clock: &ManualClock) {
+/// Due requests of one repository come in their order; one that waits for its retry holds back
+/// nobody, neither of its own repository nor of others.
+pub async fn due_requests_keep_their_order_and_the_rest_wait_alone<S: Store>(
+    store: &S,
+    clock: &ManualClock,
+) {
     let made = setup(store, clock).await;
-    for (id, after) in [("d1", "b"), ("d2", "c")] {
+    for (id, after) in [("d1", "b"), ("d2", "c"), ("d3", "d")] {
         store.accept_delivery(push(made.repo, id, None, after, clock)).await.unwrap();
     }
-    let due = store.due_run_requests(clock.now(), 10).await.unwrap();
+    let afters = async |last| {
+        let due = store.due_run_requests_of(made.repo, clock.now(), last, 10).await.unwrap();
+        due.into_iter().map(|r| (r.request.after, r.tries)).collect::<Vec<_>>()
+    };
+    let oldest = async || store.due_run_requests(clock.now(), 10).await.unwrap();
+    let due = oldest().await;
     assert_eq!(due.iter().map(|r| r.request.after.as_str()).collect::<Vec<_>>(), ["b"]);
-    let later = clock.now() + Duration::from_secs(30);
-    store.postpone_run_request(due[0].id, later, "can't fetch").await.unwrap();
-    assert!(store.due_run_requests(clock.now(), 10).await.unwrap().is_empty());
+    let of = |after: &str, tries| (after.to_owned(), tries);
+    assert_eq!(afters(0).await, [of("b", 0), of("c", 0), of("d", 0)]);
+    assert_eq!(afters(due[0].id).await, [of("c", 0), of("d", 0)]);
+    let later = |id, tried| PutOff { id, next: clock.now() + Duration::from_secs(30), tried };
+    let put_off = vec![later(due[0].id, true), later(due[0].id + 1, false)];
+    store.postpone_run_requests(put_off, "can't fetch").await.unwrap();
+    assert_eq!(afters(0).await, [of("d", 0)]);
+    let next = oldest().await;
+    assert_eq!(next.iter().map(|r| r.request.after.as_str()).collect::<Vec<_>>(), ["d"]);
     clock.advance(Duration::from_secs(30));
-    let due = store.due_run_requests(clock.now(), 10).await.unwrap();
-    assert_eq!(due[0].tries, 1);
+    assert_eq!(afters(0).await, [of("b", 1), of("c", 0), of("d", 0)]);
     store.close_run_request(due[0].id, "no pipeline", clock.now()).await.unwrap();
-    let due = store.due_run_requests(clock.now(), 10).await.unwrap();
-    assert_eq!(due[0].request.after, "c");
+    store.postpone_run_requests(vec![later(due[0].id, true)], "too late").await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(afters(0).await, [of("c", 0), of("d", 0)], "what is answered stays answered");
 }
 
 /// A request gives its runs once, even if the one who creates them is told twice.
