@@ -3,10 +3,11 @@
 //!
 //! Only the outside is used: the executable, Git, the API. Figures are medians unless their name says
 //! otherwise; machines are noisy, so a figure without its floor says little. Arguments choose parts:
-//! `idle`, `jobs`, `steps`, `log`, `webhooks`, `queue`; without any, all are measured.
+//! `idle`, `jobs`, `steps`, `log`, `webhooks`, `ghosts`, `queue`; without any, all are measured.
 
 mod figure;
 mod floors;
+mod ghosts;
 mod queue;
 
 use std::{
@@ -50,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// The parts that arguments name; the last needs no installation.
-const PARTS: [&str; 6] = ["idle", "jobs", "steps", "log", "webhooks", "queue"];
+const PARTS: [&str; 7] = ["idle", "jobs", "steps", "log", "webhooks", "ghosts", "queue"];
 
 /// What is measured in this run.
 struct Chosen(Vec<String>);
@@ -93,17 +94,26 @@ async fn installation(chosen: &Chosen, figures: &mut Figures) -> anyhow::Result<
     if chosen.has("webhooks") {
         webhooks(&pipeyard, &repo, &hook, figures).await?;
     }
+    if chosen.has("ghosts") {
+        let (behind, alone) = ghosts::wait(&pipeyard).await?;
+        figures.add(Figure::new("ghost_push_wait_s", behind, "s").floor(Some(alone)));
+    }
     Ok(())
 }
 
+#[derive(Clone)]
 struct Hook {
     path: String,
     secret: String,
 }
 
 fn add_repo(pipeyard: &Installation, repo: &TestRepo) -> Hook {
-    let added =
-        pipeyard.json(&["repos", "add", &repo.bare.display().to_string(), "--install-hook"]);
+    self::repo(pipeyard, repo, &["--install-hook"])
+}
+
+fn repo(pipeyard: &Installation, repo: &TestRepo, flags: &[&str]) -> Hook {
+    let path = repo.bare.display().to_string();
+    let added = pipeyard.json(&[&["repos", "add", &path], flags].concat());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Hook { path: text(&added["repo"]["hook_path"]), secret: text(&added["hook_secret"]) }
 }
@@ -228,6 +238,25 @@ async fn log(
     Ok(())
 }
 
+/// Tells of a push of a new branch as the hook does; answers the status.
+async fn deliver(
+    http: &reqwest::Client,
+    url: &str,
+    hook: &Hook,
+    branch: &str,
+    sha: &str,
+) -> anyhow::Result<u16> {
+    let zero = "0".repeat(40);
+    let body =
+        format!(r#"{{"updates":[{{"ref":"refs/heads/{branch}","old":"{zero}","new":"{sha}"}}]}}"#);
+    let mut mac = Hmac::<Sha256>::new_from_slice(hook.secret.as_bytes())?;
+    mac.update(body.as_bytes());
+    let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+    let url = format!("{url}{}", hook.path);
+    let request = http.post(url).header("x-pipeyard-signature-256", signature).body(body);
+    Ok(request.send().await?.status().as_u16())
+}
+
 async fn webhooks(
     pipeyard: &Installation,
     repo: &TestRepo,
@@ -240,7 +269,7 @@ async fn webhooks(
     );
     let _ = pipeyard.finished_run(&sha, SOON).await;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-    let url = format!("{}{}", pipeyard.url(), hook.path);
+    let hook = Arc::new(hook.clone());
     let places = Arc::new(Semaphore::new(256));
     let began = Instant::now();
     let mut sent = Vec::new();
@@ -249,17 +278,11 @@ async fn webhooks(
             (began + Duration::from_secs_f64(f64::from(n) / f64::from(HOOKS.0))).into(),
         )
         .await;
-        let zero = "0".repeat(40);
-        let body =
-            format!(r#"{{"updates":[{{"ref":"refs/heads/b{n}","old":"{zero}","new":"{sha}"}}]}}"#);
-        let mut mac = Hmac::<Sha256>::new_from_slice(hook.secret.as_bytes())?;
-        mac.update(body.as_bytes());
-        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
         let place = Arc::clone(&places).acquire_owned().await?;
-        let request = http.post(&url).header("x-pipeyard-signature-256", signature).body(body);
+        let (http, url, hook, sha) = (http.clone(), pipeyard.url(), Arc::clone(&hook), sha.clone());
         sent.push(tokio::spawn(async move {
             let asked = Instant::now();
-            let status = request.send().await.map(|r| r.status().as_u16());
+            let status = deliver(&http, &url, &hook, &format!("b{n}"), &sha).await;
             drop(place);
             (status, asked.elapsed().as_secs_f64() * 1000.0)
         }));
