@@ -142,6 +142,8 @@ fn run(repo: RepoId, now: Timestamp) -> anyhow::Result<NewRun> {
         before: None,
         title: "Measure".into(),
         author: "Ada".into(),
+        forge_user: None,
+        started_by: None,
         received_at: now,
         content: RunContent::Plan {
             plan: Plan { pipeline: "pipeyard".into(), nodes: vec![node] },

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod checkout;
 pub mod config;
 pub mod error;
+mod gate;
 pub mod http;
 pub mod intake;
 pub mod log;

@@ -32,7 +32,7 @@ deploys:
 
 fn environments(fleet: &str, port: u16) -> String {
     format!(
-        "environments:\n  production:\n    production: true\n    provider: {{endpoint: 'http://{fleet}', region: local, credentials: fleet}}\n    services:\n      web:\n        listen: {port}\n        container:\n          image: pipeyard/busybox:test\n          command: [httpd, -f, -p, '8080', -h, /app/www]\n          port: 8080\n          health_path: /index.html\n          replicas: 2\n"
+        "environments:\n  production:\n    production: true\n    accepts: [{{repo: site, branches: main}}]\n    provider: {{endpoint: 'http://{fleet}', region: local, credentials: fleet}}\n    services:\n      web:\n        listen: {port}\n        container:\n          image: pipeyard/busybox:test\n          command: [httpd, -f, -p, '8080', -h, /app/www]\n          port: 8080\n          health_path: /index.html\n          replicas: 2\n"
     )
 }
 
@@ -46,9 +46,9 @@ async fn killing_parts_in_mid_canary_fails_no_request_and_doubles_no_deployment(
     let mut random = StdRng::seed_from_u64(seed);
     let site = Site::start().await;
     let port = free_address().port();
-    site.apply(&environments(&site.fleet.to_string(), port));
     let repo = TestRepo::new(site.dir.path(), "site");
     site.add_repo(&repo.bare);
+    site.apply(&environments(&site.fleet.to_string(), port));
     repo.write("index.html", "version 0\n");
     let first = repo.push_pipeline(PIPELINE);
     let deployment = site.deployment(&first, &ENDS, LONG).await;
@@ -121,9 +121,9 @@ async fn a_provider_that_is_away_in_mid_canary_is_seen_by_people_and_not_by_user
     }
     let site = Site::start().await;
     let port = free_address().port();
-    site.apply(&environments(&site.fleet.to_string(), port));
     let repo = TestRepo::new(site.dir.path(), "site");
     site.add_repo(&repo.bare);
+    site.apply(&environments(&site.fleet.to_string(), port));
     repo.write("index.html", "version 0\n");
     let first = repo.push_pipeline(PIPELINE);
     let deployment = site.deployment(&first, &ENDS, LONG).await;

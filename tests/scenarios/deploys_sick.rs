@@ -68,6 +68,7 @@ fn environments(fleet: SocketAddr, web: u16, worker: u16) -> String {
         "environments:
   production:
     production: true
+    accepts: [{{repo: site, branches: main}}]
     provider: {{endpoint: 'http://{fleet}', region: local, credentials: fleet}}
     services:
       web:
@@ -126,9 +127,9 @@ async fn a_release_that_never_becomes_healthy_ends_with_its_reason_and_harms_nob
     let mut site = Site::start().await;
     let hosts = [site.host(), site.host()];
     let (web, worker) = (free_address().port(), free_address().port());
-    site.apply(&environments(site.fleet, web, worker));
     let repo = TestRepo::new(site.dir.path(), "site");
     site.add_repo(&repo.bare);
+    site.apply(&environments(site.fleet, web, worker));
     for (path, content) in [
         ("appspec.yml", APPSPEC),
         ("scripts/stop.sh", STOP),

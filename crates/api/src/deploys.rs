@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `GET /api/environments` | array of [`EnvironmentView`], by name |
 //! | `PUT /api/environments?dry_run=` [`EnvironmentsFile`] | [`Applied`]; the whole file, idempotent; administrators only |
+//! | `POST /api/environments/{env}/accepts` [`Accept`](pipeyard_model::environment::Accept) | [`Allowed`]; one more rule; administrators only |
+//! | `GET /api/environments/{env}/check?repo=&branch=&tag=&event=&approve=` | [`DeployCheck`]; what would come of a deploy |
 //! | `GET /api/deployments?env=&service=&active=&limit=&before=` | [`Page`](crate::views::Page) of [`DeploymentView`], newest first |
 //! | `GET /api/deployments/{id}` (`latest` is allowed) | [`DeploymentDetail`] |
-//! | `POST /api/deployments/{id}/approve` [`Decide`] | [`DeploymentView`]; lets it start; administrators only |
+//! | `POST /api/deployments/{id}/approve` [`Decide`] | [`DeploymentView`]; one approval; whom the environment names |
 //! | `POST /api/deployments/{id}/abort` [`Decide`] | [`DeploymentView`]; before its start: cancelled, after it: back to the old release |
 //! | `POST /api/deployments/{id}/promote` [`Decide`] | [`DeploymentView`]; ends the judging: all traffic to the new release |
 //! | `POST /api/environments/{env}/{service}/rollback` [`RollBack`] | [`DeploymentView`] of the new deployment |

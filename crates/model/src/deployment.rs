@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Conclusion, DeploymentId, EnvironmentName, IntentId, JobId, NodeName, ReleaseId, RepoId,
     RepoName, RunId, ServiceName, Status, Timestamp,
+    environment::Given,
     plan::{Batch, HealthLimit, Otherwise, Strategy},
 };
 
@@ -78,8 +79,15 @@ pub struct Deployment {
     pub job: Option<JobId>,
     /// Who or what asked for it.
     pub requested_by: String,
-    /// Whether it needs an approval, and who gave it.
+    /// Whether it needs an approval, and who gave the last one.
     pub approval: Approval,
+    /// The approvals, in their order; a person gives one at most.
+    #[serde(default)]
+    pub approvals: Vec<Given>,
+    /// The pipeline asks for an approval, whatever the environment says; not known of one that an
+    /// earlier version stored.
+    #[serde(default)]
+    pub asks_approval: Option<bool>,
     /// Where it stands.
     pub state: State,
     /// Why it waits, holds or ended so.
@@ -126,9 +134,9 @@ pub struct Replaced {
 pub enum Approval {
     /// None is needed.
     NotNeeded,
-    /// An administrator must approve.
+    /// At least one is missing.
     Needed,
-    /// Approved.
+    /// Approved, by this person last.
     Given {
         /// Who.
         by: String,
@@ -485,6 +493,29 @@ impl Deployment {
     #[must_use]
     pub const fn is_finished(&self) -> bool {
         self.state.outcome().is_some()
+    }
+
+    /// Whether the pipeline asks for an approval. An earlier version asked for nothing else.
+    #[must_use]
+    pub fn asks_approval(&self) -> bool {
+        self.asks_approval.unwrap_or(self.approval != Approval::NotNeeded)
+    }
+
+    /// The approvals, also the one that an earlier version stored.
+    #[must_use]
+    pub fn given(&self) -> Vec<Given> {
+        match &self.approval {
+            Approval::Given { by, at, own, comment } if self.approvals.is_empty() => vec![Given {
+                user: None,
+                by: by.clone(),
+                at: *at,
+                own: Some(*own),
+                comment: comment.clone(),
+            }],
+            Approval::NotNeeded | Approval::Needed | Approval::Given { .. } => {
+                self.approvals.clone()
+            }
+        }
     }
 
     /// Whether traffic is shifted and judged step by step. A first release has nothing to be

@@ -4,6 +4,7 @@
 //! passed in, and no clock but [`Clock`]: every transition takes `now` as an argument.
 
 pub mod deployment;
+pub mod environment;
 pub mod fleet;
 pub mod id;
 pub mod job;

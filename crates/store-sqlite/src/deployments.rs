@@ -6,8 +6,9 @@ use pipeyard_api::deploys::{
     Applied, CommitsView, EnvironmentsFile, IncidentView, SampleView, TimelineView,
 };
 use pipeyard_model::{
-    DeploymentId, EnvironmentName, IncidentId, ServiceName, Timestamp, UserId,
+    DeploymentId, EnvironmentName, IncidentId, RunId, ServiceName, Timestamp, UserId,
     deployment::{Deployment, Purpose},
+    environment::{Person, Policy, Source},
 };
 use pipeyard_store::{
     StoreResult,
@@ -19,7 +20,7 @@ use pipeyard_store::{
 
 use crate::{
     SqliteStore, audit, column, column::failed, deployments_dora, deployments_env,
-    deployments_incidents,
+    deployments_incidents, deployments_policy,
 };
 
 mod write;
@@ -65,6 +66,39 @@ impl Deployments for SqliteStore {
         now: Timestamp,
     ) -> StoreResult<Applied> {
         deployments_env::apply(self, file, dry_run, by, now).await
+    }
+
+    async fn change_policy(
+        &self,
+        environment: &EnvironmentName,
+        from: Policy,
+        to: Policy,
+        what: &str,
+        by: UserId,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let (environment, what) = (environment.clone(), what.to_owned());
+        self.write(move |c| {
+            Box::pin(async move {
+                deployments_policy::change(c, &environment, &from, &to, &what, by, now).await
+            })
+        })
+        .await
+    }
+
+    async fn policy(&self, environment: &EnvironmentName) -> StoreResult<Option<Policy>> {
+        let mut tx = self.snapshot().await?;
+        deployments_policy::policy(&mut tx, environment).await
+    }
+
+    async fn source(&self, run: RunId) -> StoreResult<Option<Source>> {
+        let mut tx = self.snapshot().await?;
+        deployments_policy::source(&mut tx, run).await
+    }
+
+    async fn people(&self) -> StoreResult<Vec<Person>> {
+        let mut tx = self.snapshot().await?;
+        deployments_policy::people(&mut tx).await
     }
 
     async fn environments(&self) -> StoreResult<Vec<Environment>> {

@@ -9,11 +9,12 @@ use pipeyard_store::{
 use serde_json::Value;
 use sqlx::SqliteConnection;
 
-use crate::{SqliteStore, audit, column, column::failed};
+use crate::{SqliteStore, audit, column, column::failed, deployments_policy};
 
 pub(crate) async fn environments(c: &mut SqliteConnection) -> StoreResult<Vec<Environment>> {
     let rows = sqlx::query!(
-        "SELECT name, production, provider FROM environments WHERE retired_at IS NULL ORDER BY name"
+        "SELECT name, production, provider, policy FROM environments
+         WHERE retired_at IS NULL ORDER BY name"
     )
     .fetch_all(&mut *c)
     .await
@@ -35,6 +36,7 @@ pub(crate) async fn environments(c: &mut SqliteConnection) -> StoreResult<Vec<En
         environments.push(Environment {
             services: services.collect::<StoreResult<_>>()?,
             production: row.production != 0,
+            policy: deployments_policy::read(&row.name, row.policy.as_deref())?,
             provider: column::json("environments", "provider", &row.name, &row.provider)?,
             name: column::parse("environments", "name", &row.name, &row.name)?,
         });
@@ -95,7 +97,7 @@ pub(crate) async fn apply(
     match work {
         Ok(()) | Err(StoreError::Conflict { code: DRY, .. }) => {
             let changes = told.await.map_err(|_| StoreError::Unknown("the writer ended".into()))?;
-            Ok(Applied { dry_run, changes })
+            Ok(Applied { dry_run, changes, notes: vec![] })
         }
         Err(error) => Err(error),
     }
@@ -112,13 +114,15 @@ async fn apply_all(
     let mut told = |change: &str, what: String, fields: Vec<String>| {
         changes.push(EnvironmentChange { change: change.to_owned(), what, fields });
     };
-    let known = sqlx::query!("SELECT name, production, provider, retired_at FROM environments")
-        .fetch_all(&mut *c)
-        .await
-        .map_err(failed)?;
+    let known =
+        sqlx::query!("SELECT name, production, provider, policy, retired_at FROM environments")
+            .fetch_all(&mut *c)
+            .await
+            .map_err(failed)?;
     for (name, spec) in &file.environments {
         let text = name.as_str();
         let provider = column::to_json(&spec.provider)?;
+        let policy = column::to_json(&spec.policy())?;
         let what = format!("environment {name}");
         let before = known.iter().find(|row| row.name == text);
         match before {
@@ -130,6 +134,8 @@ async fn apply_all(
                 differences("provider", &old, &new, &mut fields);
                 let (was, is) = (Value::from(row.production != 0), Value::from(spec.production));
                 differences("production", &was, &is, &mut fields);
+                let rules = deployments_policy::read(text, row.policy.as_deref())?;
+                fields.extend(rules.differences(&spec.policy()));
                 if row.retired_at.is_some() {
                     told("restored", what, fields);
                 } else if !fields.is_empty() {
@@ -138,12 +144,13 @@ async fn apply_all(
             }
         }
         sqlx::query!(
-            "INSERT INTO environments (name, production, provider) VALUES (?, ?, ?)
+            "INSERT INTO environments (name, production, provider, policy) VALUES (?, ?, ?, ?)
              ON CONFLICT (name) DO UPDATE SET production = excluded.production,
-                 provider = excluded.provider, retired_at = NULL",
+                 provider = excluded.provider, policy = excluded.policy, retired_at = NULL",
             text,
             spec.production,
-            provider
+            provider,
+            policy
         )
         .execute(&mut *c)
         .await

@@ -50,6 +50,7 @@ struct Fresh<'r> {
     after: &'r str,
     /// JSON of the pull request.
     pull_request: Option<String>,
+    forge_user: Option<&'r str>,
 }
 
 impl<'r> Fresh<'r> {
@@ -60,6 +61,7 @@ impl<'r> Fresh<'r> {
             before: request.before.as_deref(),
             after: &request.after,
             pull_request: request.pull_request.as_ref().map(column::to_json).transpose()?,
+            forge_user: request.forge_user.as_deref(),
         })
     }
 }
@@ -73,6 +75,7 @@ struct Row {
     before_sha: Option<String>,
     after_sha: String,
     pull_request: Option<String>,
+    forge_user: Option<String>,
     received_at: i64,
     tries: i64,
 }
@@ -92,6 +95,7 @@ impl Row {
                 before: self.before_sha,
                 after: self.after_sha,
                 pull_request,
+                forge_user: self.forge_user,
             },
             received_at: Timestamp(self.received_at),
             tries: column::number("run_requests", "tries", self.id, self.tries)?,
@@ -136,9 +140,10 @@ async fn accept(c: &mut SqliteConnection, delivery: NewDelivery) -> StoreResult<
         "INSERT INTO deliveries (repo, delivery, event, body, received_at, disposition, detail)
          VALUES (?, ?, ?, ?, ?, ?, ?);
          INSERT INTO run_requests (repo, delivery, event, reference, before_sha, after_sha, pull_request,
-                                   received_at, due_at)
+                                   forge_user, received_at, due_at)
          SELECT d.repo, d.id, n.value ->> 'event', n.value ->> 'reference', n.value ->> 'before',
-                n.value ->> 'after', n.value ->> 'pull_request', d.received_at, d.received_at
+                n.value ->> 'after', n.value ->> 'pull_request', n.value ->> 'forge_user',
+                d.received_at, d.received_at
          FROM deliveries AS d JOIN json_each(?) AS n
          WHERE d.repo = ? AND d.delivery = ? ORDER BY n.key;
          INSERT INTO seen_refs (repo, name, sha)
@@ -262,7 +267,7 @@ impl Intake for SqliteStore {
                  SELECT (SELECT min(repo) FROM run_requests WHERE closed_at IS NULL AND repo > busy.repo)
                  FROM busy WHERE busy.repo IS NOT NULL)
                SELECT r.id, r.repo, r.event, r.reference, r.before_sha, r.after_sha, r.pull_request,
-                      r.received_at, r.tries
+                      r.forge_user, r.received_at, r.tries
                FROM busy CROSS JOIN run_requests AS r
                  ON r.id = (SELECT min(id) FROM run_requests
                             WHERE closed_at IS NULL AND repo = busy.repo AND due_at <= ?)
@@ -286,7 +291,8 @@ impl Intake for SqliteStore {
         let repo = repo.to_string();
         let rows = sqlx::query_as!(
             Row,
-            "SELECT id, repo, event, reference, before_sha, after_sha, pull_request, received_at, tries
+            "SELECT id, repo, event, reference, before_sha, after_sha, pull_request, forge_user,
+                    received_at, tries
              FROM run_requests WHERE closed_at IS NULL AND repo = ? AND due_at <= ? AND id > ?
              ORDER BY id LIMIT ?",
             repo,

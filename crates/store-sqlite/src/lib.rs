@@ -14,6 +14,7 @@ mod deployments;
 mod deployments_dora;
 mod deployments_env;
 mod deployments_incidents;
+mod deployments_policy;
 mod events;
 mod intake;
 mod jobs;
@@ -86,6 +87,7 @@ impl SqliteStore {
         let mut first = options.connect().await.map_err(|e| cannot_open(path, &e))?;
         MIGRATIONS.run(&mut first).await.map_err(|e| cannot_migrate(path, &e))?;
         let installation = installation(&mut first, clock.now().0).await?;
+        deployments_policy::upgrade(&mut first, clock.now()).await?;
         sqlx::Connection::close(first).await.map_err(|e| cannot_open(path, &e))?;
         let writer = Writer::open(&options).await.map_err(|e| cannot_open(path, &e))?;
         let read = SqlitePoolOptions::new()

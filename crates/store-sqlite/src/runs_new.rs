@@ -157,6 +157,7 @@ async fn insert(
     let event = event_word(run.event);
     let branch = run.reference.strip_prefix("refs/heads/").unwrap_or(&run.reference);
     let pull_request = run.pull_request.map(column::to_i64);
+    let started_by = run.started_by.map(|user| user.to_string());
     let (diagnostics, held, failure, plan) = match &run.content {
         RunContent::Plan { plan, diagnostics, held } => (diagnostics, *held, None, Some(plan)),
         RunContent::DoesNotCompile { code, message, diagnostics } => {
@@ -175,8 +176,9 @@ async fn insert(
     let new = sqlx::query!(
         r#"INSERT INTO runs (repo, request, pipeline, event, reference, branch, pull_request, commit_sha,
                              before_sha, title, author, fork, held, status, conclusion, reason_code,
-                             reason_message, diagnostics, created_at, finished_at)
-           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+                             reason_message, diagnostics, created_at, finished_at, forge_user, started_by)
+           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,
+                   ?20, ?21)
            RETURNING id AS "id!: i64",
              EXISTS (SELECT 1 FROM forge_tokens AS f WHERE f.repo = runs.repo) AS "forge_listens!: bool""#,
         repo,
@@ -197,7 +199,9 @@ async fn insert(
         message,
         diagnostics,
         run.received_at.0,
-        finished_at
+        finished_at,
+        run.forge_user,
+        started_by
     )
     .fetch_one(&mut *c)
     .await

@@ -10,8 +10,9 @@ use pipeyard_api::deploys::{
     ServiceSpec, TargetView, TimelineView,
 };
 use pipeyard_model::{
-    DeploymentId, EnvironmentName, Epoch, IncidentId, JobId, ServiceName, Timestamp, UserId,
-    deployment::{Deployment, Entry, Purpose, Release},
+    DeploymentId, EnvironmentName, Epoch, IncidentId, JobId, RunId, ServiceName, Timestamp, UserId,
+    deployment::{Deployment, Entry, Purpose, Reason, Release},
+    environment::{Person, Policy, Source},
     plan::{HealthLimit, Otherwise, Strategy},
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ pub struct Environment {
     pub name: EnvironmentName,
     /// Whether people depend on it.
     pub production: bool,
+    /// What it takes, from whom, and when.
+    pub policy: Policy,
     /// Who carries deployments out.
     pub provider: ProviderSpec,
     /// Its services that aren't retired, by name.
@@ -69,6 +72,10 @@ pub struct NewDeployment {
     pub requested_by: String,
     /// A person must approve.
     pub needs_approval: bool,
+    /// The pipeline asks for an approval, whatever the environment says.
+    pub asks_approval: bool,
+    /// Why it waits, if it isn't just for its turn.
+    pub waits: Option<Reason>,
     /// What the person said who asked.
     pub comment: Option<String>,
     /// The person who asked, for the audit log.
@@ -210,6 +217,23 @@ pub trait Deployments {
         by: UserId,
         now: Timestamp,
     ) -> StoreResult<Applied>;
+    /// Replaces an environment's rules, if they are still `from`. Not found; conflict
+    /// `stale_policy`.
+    async fn change_policy(
+        &self,
+        environment: &EnvironmentName,
+        from: Policy,
+        to: Policy,
+        what: &str,
+        by: UserId,
+        now: Timestamp,
+    ) -> StoreResult<()>;
+    /// The rules of an environment; none if it isn't there or is retired.
+    async fn policy(&self, environment: &EnvironmentName) -> StoreResult<Option<Policy>>;
+    /// Where the releases of a run come from; none if the run or its repository isn't there.
+    async fn source(&self, run: RunId) -> StoreResult<Option<Source>>;
+    /// Everybody with an account, by name, with who they are at forges.
+    async fn people(&self) -> StoreResult<Vec<Person>>;
     /// Environments that aren't retired, by name.
     async fn environments(&self) -> StoreResult<Vec<Environment>>;
     /// A service in an environment; none if either isn't there or is retired.

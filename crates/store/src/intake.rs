@@ -49,6 +49,8 @@ pub struct NewRunRequest {
     pub after: String,
     /// The pull request, if it is one.
     pub pull_request: Option<PullRequest>,
+    /// The forge's user who did it, as the forge signed it; none where no forge says it.
+    pub forge_user: Option<String>,
 }
 
 /// What is known of a pull request when it arrives.

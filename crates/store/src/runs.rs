@@ -31,8 +31,12 @@ pub struct NewRun {
     pub before: Option<String>,
     /// First line of the commit message.
     pub title: String,
-    /// The commit's author.
+    /// The commit's author, as the commit's text says.
     pub author: String,
+    /// The forge's user who pushed, as the forge signed it; none where no forge says it.
+    pub forge_user: Option<String>,
+    /// The person who started it by hand.
+    pub started_by: Option<UserId>,
     /// When the push was received.
     pub received_at: Timestamp,
     /// What to do.
@@ -100,7 +104,7 @@ pub struct ReadyDeploy {
     pub commit: String,
     /// The run's branch.
     pub branch: String,
-    /// The commit's author.
+    /// The commit's author, as the commit's text says.
     pub author: String,
 }
 

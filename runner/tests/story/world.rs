@@ -221,6 +221,7 @@ impl World {
             before: None,
             after: sha,
             pull_request: None,
+            forge_user: None,
         };
         let delivery = NewDelivery {
             repo: repo.id,

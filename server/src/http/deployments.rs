@@ -14,7 +14,8 @@ use pipeyard_api::{
 };
 use pipeyard_model::{
     DeploymentId, EnvironmentName, ServiceName, Timestamp,
-    deployment::{Deployment, Event},
+    deployment::{Deployment, Event, Reason, State::AwaitingApproval},
+    environment::{self, Given, Policy},
 };
 use pipeyard_store::{
     StoreError,
@@ -26,6 +27,7 @@ use super::auth::Auth;
 use crate::{
     AppState,
     error::{ApiResult, Failure},
+    gate,
 };
 
 pub(crate) use view::{deployment_view, release_view};
@@ -78,7 +80,12 @@ async fn list(
     let rows = state.store.deployments(filter).await?;
     let full = rows.len() == limit as usize;
     let next = rows.last().filter(|_| full).map(|row| row.deployment.id.to_string());
-    let items = rows.iter().map(|row| deployment_view(&row.deployment, &row.look)).collect();
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut view = deployment_view(&row.deployment, &row.look);
+        gate::explain(&state, row, &mut view).await?;
+        items.push(view);
+    }
     Ok(Json(Page { items, next }))
 }
 
@@ -118,10 +125,13 @@ async fn detail(
         commits: state.store.commits(id).await?,
         incidents,
     };
-    Ok(Json(view::detail(&stored, seen)))
+    let mut detail = view::detail(&stored, seen);
+    gate::explain(&state, &stored, &mut detail.deployment).await?;
+    Ok(Json(detail))
 }
 
-/// Lets a deployment start that waits for an approval. Administrators only.
+/// Approves a deployment that waits for it. Once nothing is missing, it starts when its turn comes.
+/// Who may is said by its environment.
 #[utoipa::path(post, path = "/api/deployments/{id}/approve", tag = "deployments",
     params(("id" = String, Path,)), request_body = Decide,
     responses((status = 200, body = DeploymentView), (status = 403, body = ErrorBody),
@@ -132,14 +142,67 @@ async fn approve(
     Path(id): Path<String>,
     Json(body): Json<Decide>,
 ) -> ApiResult<Json<DeploymentView>> {
-    administrator(&auth)?;
     let comment = comment(body.comment)?;
-    decide(&state, &auth, &id, "deployment.approve", |deployment| Event::Approved {
-        own: deployment.requested_by.eq_ignore_ascii_case(&auth.name),
-        by: auth.name.clone(),
-        comment: comment.clone(),
+    let person = gate::person(&state, &auth).await?;
+    let (id, environment, facts) = place_of(&state, &id).await?;
+    let now = state.clock.now();
+    decide(&state, &auth, id, "deployment.approve", |d| {
+        let new = |own| Given {
+            user: Some(person.id),
+            by: person.name.clone(),
+            at: now,
+            own,
+            comment: comment.clone(),
+        };
+        environment::may_command(&environment, &facts.policy, &person).map_err(refused)?;
+        if d.state != AwaitingApproval {
+            // The state machine says why not.
+            return Ok(Event::Approved { given: new(None), missing: None });
+        }
+        let source = facts.source.as_ref().map_err(|r| refused(r.clone()))?;
+        let mut given = d.given();
+        let may =
+            environment::may_approve(&environment, &facts.policy, &source.author, &given, &person);
+        let new = new(may.map_err(refused)?);
+        given.push(new.clone());
+        let verdict = facts.verdict(&state, &environment, d.asks_approval(), &given);
+        verdict.taken.map_err(refused)?;
+        Ok(Event::Approved { given: new, missing: verdict.approvals.waits() })
     })
     .await
+}
+
+/// A deployment's number, its environment, and what the rules are asked about.
+async fn place_of(
+    state: &AppState,
+    id: &str,
+) -> ApiResult<(DeploymentId, EnvironmentName, gate::Facts)> {
+    let d = named(state, id).await?.deployment;
+    let facts = gate::facts(state, &d.environment, d.release.run).await?;
+    let facts = facts.ok_or_else(|| {
+        Failure::not_found(format_args!("environment {}", d.environment)).hint("pipectl envs list")
+    })?;
+    Ok((d.id, d.environment, facts))
+}
+
+/// Refuses everybody whom the environment doesn't name.
+pub(crate) async fn named_by(
+    state: &AppState,
+    auth: &Auth,
+    environment: &EnvironmentName,
+    policy: &Policy,
+) -> ApiResult<()> {
+    let person = gate::person(state, auth).await?;
+    environment::may_command(environment, policy, &person).map_err(refused)
+}
+
+/// The rules' answer as the API's.
+fn refused(Reason { code, message }: Reason) -> Failure {
+    let status = match code.as_str() {
+        "not_named" | "own_change" | "author_unknown" => StatusCode::FORBIDDEN,
+        _ => StatusCode::CONFLICT,
+    };
+    Failure::new(status, &code, message)
 }
 
 /// Ends a deployment: before its start for good, after it by going back to the old release.
@@ -154,14 +217,15 @@ async fn abort(
     Json(body): Json<Decide>,
 ) -> ApiResult<Json<DeploymentView>> {
     let comment = comment(body.comment)?;
-    decide(&state, &auth, &id, "deployment.abort", |_| Event::Aborted {
-        by: auth.name.clone(),
-        comment: comment.clone(),
+    let id = named(&state, &id).await?.deployment.id;
+    decide(&state, &auth, id, "deployment.abort", |_| {
+        Ok(Event::Aborted { by: auth.name.clone(), comment: comment.clone() })
     })
     .await
 }
 
-/// Ends the judging: all traffic to the new release.
+/// Ends the judging: all traffic to the new release. Who may is said by its environment; nobody may
+/// while it is frozen.
 #[utoipa::path(post, path = "/api/deployments/{id}/promote", tag = "deployments",
     params(("id" = String, Path,)), request_body = Decide,
     responses((status = 200, body = DeploymentView), (status = 403, body = ErrorBody),
@@ -172,11 +236,22 @@ async fn promote(
     Path(id): Path<String>,
     Json(body): Json<Decide>,
 ) -> ApiResult<Json<DeploymentView>> {
-    administrator(&auth)?;
     let comment = comment(body.comment)?;
-    decide(&state, &auth, &id, "deployment.promote", |_| Event::Promoted {
-        by: auth.name.clone(),
-        comment: comment.clone(),
+    let (id, environment, facts) = place_of(&state, &id).await?;
+    named_by(&state, &auth, &environment, &facts.policy).await?;
+    if let Some(frozen) = environment::frozen(&facts.policy.freeze, state.clock.now()) {
+        let hint = format!("its own steps go on; to go back: pipectl deploy abort {id}");
+        let reason = Reason::new(
+            frozen.reason.code,
+            format!(
+                "deployment {id} can't be promoted: {environment} is {}",
+                frozen.reason.message
+            ),
+        );
+        return Err(refused(reason).hint(hint));
+    }
+    decide(&state, &auth, id, "deployment.promote", |_| {
+        Ok(Event::Promoted { by: auth.name.clone(), comment: comment.clone() })
     })
     .await
 }
@@ -185,21 +260,24 @@ async fn promote(
 async fn decide(
     state: &AppState,
     auth: &Auth,
-    id: &str,
+    id: DeploymentId,
     action: &'static str,
-    event: impl Fn(&Deployment) -> Event,
+    event: impl Fn(&Deployment) -> ApiResult<Event>,
 ) -> ApiResult<Json<DeploymentView>> {
     for _ in 0..TRIES {
-        let stored = named(state, id).await?;
+        let stored = named(state, &id.to_string()).await?;
         let now = state.clock.now();
-        let applied = stored.deployment.apply(event(&stored.deployment), now);
+        let applied = stored.deployment.apply(event(&stored.deployment)?, now);
         let applied = applied.map_err(|r| Failure::conflict(r.code, r.message))?;
         let next = applied.next.clone();
         let change = Change { by: Some((auth.user, action)), ..Change::of(applied) };
         match state.store.change_deployment(change, now).await {
             Ok(()) => {
                 state.wake.deploy.notify_one();
-                return Ok(Json(deployment_view(&next, &stored.look)));
+                let stored = Stored { deployment: next, ..stored };
+                let mut view = deployment_view(&stored.deployment, &stored.look);
+                gate::explain(state, &stored, &mut view).await?;
+                return Ok(Json(view));
             }
             // It moved meanwhile: the decision is about what it is now.
             Err(StoreError::Conflict { code: "stale_deployment", .. }) => {}

@@ -16,6 +16,7 @@ use pipeyard_deploy::provider::TAGS;
 use pipeyard_model::{
     DeploymentId, EnvironmentName, ServiceName,
     deployment::{Deployment, Outcome, Purpose, State as Stands},
+    environment::frozen,
     plan::{Batch, Otherwise, Strategy},
 };
 use pipeyard_store::{
@@ -26,16 +27,21 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     auth::Auth,
-    deployments::{administrator, comment, deployment_view, release_view},
+    deployments::{administrator, comment, deployment_view, named_by, release_view},
+    environment_rules,
 };
 use crate::{
     AppState,
     error::{ApiResult, Failure},
+    gate,
 };
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list, apply)).routes(routes!(rollback))
+    OpenApiRouter::new()
+        .routes(routes!(list, apply))
+        .routes(routes!(rollback))
+        .merge(environment_rules::router())
 }
 
 /// Environments with their services, by name.
@@ -68,6 +74,8 @@ async fn list(State(state): State<AppState>) -> ApiResult<Json<Vec<EnvironmentVi
         views.push(EnvironmentView {
             name: environment.name,
             production: environment.production,
+            frozen: gate::frozen_view(frozen(&environment.policy.freeze, state.clock.now())),
+            policy: environment.policy,
             provider: environment.provider,
             services,
         });
@@ -96,8 +104,10 @@ async fn apply(
 ) -> ApiResult<Json<Applied>> {
     administrator(&auth)?;
     check(&file).map_err(|message| Failure::bad_request("environments_invalid", message))?;
+    let notes = environment_rules::check_file(&state, &file).await?;
     let now = state.clock.now();
-    let applied = state.store.apply_environments(file, query.dry_run, auth.user, now).await?;
+    let mut applied = state.store.apply_environments(file, query.dry_run, auth.user, now).await?;
+    applied.notes = notes;
     state.wake.deploy.notify_one();
     Ok(Json(applied))
 }
@@ -192,7 +202,8 @@ fn check_service(at: &str, service: &ServiceSpec) -> Result<(), String> {
     }
 }
 
-/// Goes back to an earlier release: past the queue, without judging, as a deployment of its own.
+/// Goes back to an earlier release: past the queue, without judging, as a deployment of its own. Who
+/// may is said by the environment; what it takes, and when it is frozen, doesn't matter.
 #[utoipa::path(post, path = "/api/environments/{env}/{service}/rollback", tag = "environments",
     params(("env" = EnvironmentName, Path,), ("service" = ServiceName, Path,)),
     request_body = RollBack,
@@ -205,12 +216,13 @@ async fn rollback(
     Path((environment, service)): Path<(EnvironmentName, ServiceName)>,
     Json(body): Json<RollBack>,
 ) -> ApiResult<Json<DeploymentView>> {
-    administrator(&auth)?;
     let said = comment(body.comment)?;
     let place = state.store.place(&environment, &service).await?.ok_or_else(|| {
         Failure::not_found(format_args!("service {environment}/{service}"))
             .hint("pipectl envs list")
     })?;
+    let policy = state.store.policy(&environment).await?.unwrap_or_default();
+    named_by(&state, &auth, &environment, &policy).await?;
     let open = state.store.open_deployments().await?;
     let active = open
         .iter()
@@ -251,6 +263,8 @@ async fn rollback(
         job: None,
         requested_by: auth.name.clone(),
         needs_approval: false,
+        asks_approval: false,
+        waits: None,
         comment: said,
         by: Some(auth.user),
     };

@@ -4,6 +4,7 @@ pub mod artifacts;
 pub mod auth;
 pub mod deployments;
 pub mod dora;
+mod environment_rules;
 pub mod environments;
 pub mod events;
 pub mod git;

@@ -47,8 +47,15 @@ async fn start(
         before: None,
         after: sha.into(),
         pull_request: None,
+        forge_user: None,
     };
-    let asked = Asked { repo: &repo, id: None, request: &request, received_at: state.clock.now() };
+    let asked = Asked {
+        repo: &repo,
+        id: None,
+        request: &request,
+        received_at: state.clock.now(),
+        started_by: Some(auth.user),
+    };
     let runs = match compile::prepare(&state, asked).await.map_err(|e| failed(&repo, &e))? {
         Planned::Runs(runs) => runs,
         Planned::NoFile(run) => vec![*run],

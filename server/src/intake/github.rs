@@ -20,6 +20,9 @@ struct Any {
     action: Option<String>,
     #[serde(default)]
     repository: Option<Repository>,
+    /// Who did it: GitHub's user, not the text in a commit.
+    #[serde(default)]
+    sender: Option<User>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -27,6 +30,15 @@ struct Push {
     r#ref: String,
     before: String,
     after: String,
+    #[serde(default)]
+    pusher: Option<Pusher>,
+}
+
+/// The same user by another key; a push by a deploy key has no `sender`.
+#[derive(Debug, Deserialize)]
+struct Pusher {
+    #[serde(default)]
+    name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,10 +88,11 @@ pub fn parse(event: &str, body: &[u8]) -> Result<Parsed, BadPayload> {
         }
         other => other.map(|repository| repository.id),
     };
+    let sender = any.sender.map(|user| user.login);
     let disposition = match (event, any.action.as_deref()) {
-        ("push", _) => push(&read(body)?)?,
+        ("push", _) => push(&read(body)?, sender)?,
         ("pull_request", Some("opened" | "synchronize" | "reopened")) => {
-            pull(read(body)?, repository)?
+            pull(read(body)?, repository, sender)?
         }
         ("pull_request", action) => {
             let action: String = action.unwrap_or("without action").chars().take(40).collect();
@@ -98,7 +111,15 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadPayload> {
     serde_json::from_slice(body).map_err(|e| BadPayload(format!("the payload can't be read: {e}")))
 }
 
-fn push(push: &Push) -> Result<Disposition, BadPayload> {
+/// A user of the forge. A longer text, or one with something else in it than a login has, is nobody.
+fn login(text: &str) -> Option<String> {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.[]".contains(&b));
+    (plain && (1..=100).contains(&text.len())).then(|| text.to_owned())
+}
+
+fn push(push: &Push, sender: Option<String>) -> Result<Disposition, BadPayload> {
+    let pusher = || push.pusher.as_ref().and_then(|pusher| pusher.name.clone());
+    let forge_user = sender.or_else(pusher).as_deref().and_then(login);
     Ok(match moved(&push.r#ref, &push.before, &push.after)? {
         Moved::Nothing(reason) => Disposition::Ignored(reason),
         Moved::Branch { before, after } => Disposition::Requests(vec![NewRunRequest {
@@ -107,11 +128,16 @@ fn push(push: &Push) -> Result<Disposition, BadPayload> {
             before,
             after,
             pull_request: None,
+            forge_user,
         }]),
     })
 }
 
-fn pull(pull: Pull, repository: Option<i64>) -> Result<Disposition, BadPayload> {
+fn pull(
+    pull: Pull,
+    repository: Option<i64>,
+    sender: Option<String>,
+) -> Result<Disposition, BadPayload> {
     let Pull { number, pull_request: PullBody { head, base, user } } = pull;
     if repository != Some(base.repo.id) {
         return Err(BadPayload(
@@ -138,6 +164,7 @@ fn pull(pull: Pull, repository: Option<i64>) -> Result<Disposition, BadPayload> 
             head_branch: head.r#ref,
             author: user.map(|user| user.login.chars().take(100).collect()).unwrap_or_default(),
         }),
+        forge_user: sender.as_deref().and_then(login),
     }]))
 }
 
@@ -178,6 +205,33 @@ mod tests {
         assert_eq!((request.before.as_deref(), request.after.as_str()), (Some(A), B));
         let created = requests(parse("push", &push_body("refs/heads/new", ZERO, B)).unwrap());
         assert_eq!(created[0].before, None);
+    }
+
+    #[test]
+    fn whose_push_it_is_says_the_forge_and_not_the_commit() {
+        let user = |more: serde_json::Value| {
+            let mut body: serde_json::Value =
+                serde_json::from_slice(&push_body("refs/heads/main", A, B)).unwrap();
+            body["head_commit"] = serde_json::json!({"author": {"username": "ann"}});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let parsed = parse("push", &serde_json::to_vec(&body).unwrap()).unwrap();
+            requests(parsed)[0].forge_user.clone()
+        };
+        let sender = serde_json::json!({"login": "octocat", "id": 1});
+        assert_eq!(user(serde_json::json!({"sender": sender})).as_deref(), Some("octocat"));
+        let both = serde_json::json!({"sender": sender, "pusher": {"name": "other"}});
+        assert_eq!(user(both).as_deref(), Some("octocat"));
+        let pusher = serde_json::json!({"pusher": {"name": "octocat", "email": "x@y"}});
+        assert_eq!(user(pusher).as_deref(), Some("octocat"));
+        for nobody in [
+            serde_json::json!({}),
+            serde_json::json!({"sender": null}),
+            serde_json::json!({"sender": {"login": "octo cat"}}),
+            serde_json::json!({"pusher": {"name": ""}}),
+            serde_json::json!({"pusher": {"email": "ann@example.com"}}),
+        ] {
+            assert_eq!(user(nobody), None);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use pipeyard_api::views::{DiagnosticView, Event};
 use pipeyard_git::{CommitInfo, Entry, GitError, Mirror, Sha, branch_of};
-use pipeyard_model::Timestamp;
+use pipeyard_model::{Timestamp, UserId};
 use pipeyard_pipelines::{
     Code, Compiled, Context, Diagnostic, Event as Trigger, MAX_BYTES, Severity, Source, compile,
     missing_file, pipeline_files, pipeline_name, render,
@@ -42,6 +42,8 @@ pub struct Asked<'a> {
     pub request: &'a NewRunRequest,
     /// When the push was received.
     pub received_at: Timestamp,
+    /// The person who starts it by hand.
+    pub started_by: Option<UserId>,
 }
 
 impl Asked<'_> {
@@ -97,6 +99,8 @@ impl Asked<'_> {
             before: self.request.before.clone(),
             title: info.map(|info| info.title.clone()).unwrap_or_default(),
             author: info.map(|info| info.author_name.clone()).unwrap_or_default(),
+            forge_user: self.request.forge_user.clone(),
+            started_by: self.started_by,
             received_at: self.received_at,
             content,
         }

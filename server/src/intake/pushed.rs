@@ -30,6 +30,8 @@ pub fn parse(body: &[u8]) -> Result<(Option<uuid::Uuid>, Disposition), BadPayloa
                 before,
                 after,
                 pull_request: None,
+                // Plain Git knows nobody.
+                forge_user: None,
             }),
         }
     }

@@ -130,6 +130,7 @@ fn asked<'a>(repo: &'a Repo, request: &'a RunRequest) -> Asked<'a> {
         id: Some(request.id),
         request: &request.request,
         received_at: request.received_at,
+        started_by: None,
     }
 }
 

@@ -28,7 +28,8 @@ use std::{
 
 use pipeyard_model::{
     Conclusion, DeploymentId, EnvironmentName, ServiceName,
-    deployment::{Event, Purpose},
+    deployment::{Event, Purpose, Reason, Release},
+    environment::Verdict,
 };
 use pipeyard_store::{
     StoreResult,
@@ -37,7 +38,7 @@ use pipeyard_store::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::AppState;
+use crate::{AppState, gate};
 
 /// Between two passes while a deployment is under way.
 const TICK: Duration = Duration::from_secs(1);
@@ -138,14 +139,15 @@ async fn gather(state: &AppState) -> StoreResult<BTreeMap<Place, Vec<Stored>>> {
 
 async fn take_in(state: &AppState, ready: ReadyDeploy) -> StoreResult<()> {
     let now = state.clock.now();
-    match plan::release(state, &ready).await? {
+    match admit(state, &ready).await? {
         Err(reason) => {
             tracing::info!(job.id = %ready.job, code = reason.code, "a deploy can't be started");
             let reason = Some((reason.code, reason.message));
             state.store.deploy_finished(ready.job, Conclusion::Error, reason, now).await
         }
-        Ok(release) => {
+        Ok((release, verdict)) => {
             let spec = ready.spec;
+            let waits = verdict.approvals.waits();
             let new = NewDeployment {
                 environment: spec.environment,
                 service: spec.service,
@@ -156,7 +158,9 @@ async fn take_in(state: &AppState, ready: ReadyDeploy) -> StoreResult<()> {
                 otherwise: spec.otherwise,
                 job: Some((ready.job, ready.attempt)),
                 requested_by: ready.author,
-                needs_approval: spec.approve,
+                needs_approval: waits.is_some(),
+                asks_approval: spec.approve,
+                waits: waits.or(verdict.frozen.map(|frozen| frozen.reason)),
                 comment: None,
                 by: None,
             };
@@ -165,6 +169,23 @@ async fn take_in(state: &AppState, ready: ReadyDeploy) -> StoreResult<()> {
             Ok(())
         }
     }
+}
+
+/// What the deploy ships, and how the environment's rules stand to it; otherwise why there won't be a
+/// deployment. Whether the environment takes it is asked before anything else.
+async fn admit(
+    state: &AppState,
+    ready: &ReadyDeploy,
+) -> StoreResult<Result<(Release, Verdict), Reason>> {
+    let environment = &ready.spec.environment;
+    let Some(facts) = gate::facts(state, environment, ready.run).await? else {
+        return Ok(Err(plan::no_service(environment, &ready.spec.service)));
+    };
+    let verdict = facts.verdict(state, environment, ready.spec.approve, &[]);
+    if let Err(reason) = &verdict.taken {
+        return Ok(Err(reason.clone()));
+    }
+    Ok(plan::release(state, ready).await?.map(|release| (release, verdict)))
 }
 
 /// A person cancelled the run.

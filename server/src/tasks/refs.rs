@@ -247,6 +247,7 @@ async fn make_up(state: &AppState, ripe: &[(Repo, Difference)]) -> StoreResult<u
             before: before.clone(),
             after: after.to_string(),
             pull_request: None,
+            forge_user: None,
         };
         let accepted = state
             .store

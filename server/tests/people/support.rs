@@ -163,6 +163,8 @@ impl Server {
             before: None,
             title: "Change".to_owned(),
             author: "Ada Lovelace".to_owned(),
+            forge_user: None,
+            started_by: None,
             received_at: NOW,
             content: RunContent::Plan { plan, diagnostics: Vec::new(), held: false },
         };

@@ -126,14 +126,47 @@ pub struct TroubleView {
 pub struct ApprovalView {
     /// It may not start without.
     pub needed: bool,
-    /// Who approved.
+    /// Who approved last, once nothing is missing.
     pub by: Option<String>,
     /// When.
     pub at: Option<Timestamp>,
-    /// The commit's author approved their own change.
+    /// Whose change it is approved it.
     pub own: bool,
     /// What they said.
     pub comment: Option<String>,
+    /// How many people must approve.
+    #[serde(default)]
+    pub count: u32,
+    /// How many approvals are still missing.
+    #[serde(default)]
+    pub missing: u32,
+    /// Who may approve, while one is missing.
+    #[serde(default)]
+    pub who: Option<String>,
+    /// Whose change it is may not approve it.
+    #[serde(default)]
+    pub not_the_author: bool,
+    /// The rule of the environment that takes it, while it waits.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// Each approval.
+    #[serde(default)]
+    pub given: Vec<GivenView>,
+}
+
+/// One approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GivenView {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// It is their own change; none where that isn't known.
+    pub own: Option<bool>,
+    /// What they said.
+    pub comment: Option<String>,
+    /// It counts under the rules of now.
+    pub counts: bool,
 }
 
 /// One deployment with everything behind it.

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use pipeyard_model::{DeploymentId, EnvironmentName, ServiceName, Timestamp};
+use pipeyard_model::{
+    DeploymentId, EnvironmentName, ServiceName, Timestamp,
+    environment::{Accept, Approvals, Freeze, Policy},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ReleaseView;
+use crate::runner::ReasonView;
 
 /// What `pipectl envs apply FILE` sends: every environment that there should be. An environment or
 /// service that the file doesn't name is retired: it keeps its history and takes no deployments.
@@ -15,6 +19,10 @@ use super::ReleaseView;
 /// environments:
 ///   production:
 ///     production: true
+///     accepts:
+///       - {repo: acme/shop, branches: [main, "release/*"]}
+///     approvals: {count: 1, of: [ann, ben]}
+///     freeze: [{begin: "Fri 17:00", end: "Mon 08:00", zone: Asia/Seoul}]
 ///     provider:
 ///       endpoint: http://127.0.0.1:8471
 ///       region: local
@@ -41,10 +49,32 @@ pub struct EnvironmentSpec {
     /// Whether people depend on it; DORA metrics count production only.
     #[serde(default)]
     pub production: bool,
+    /// What it takes; one of the rules must fit, and without rules nothing is taken. Left out, there
+    /// may be none yet: rules that are there are never dropped in silence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepts: Option<Vec<Accept>>,
+    /// Who must let a deployment start. Absent: nobody; administrators promote and go back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<Approvals>,
+    /// Weekly windows in which nothing starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<Freeze>,
     /// Who carries deployments out.
     pub provider: ProviderSpec,
     /// What is shipped to it.
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+}
+
+impl EnvironmentSpec {
+    /// Its rules.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            accepts: self.accepts.clone().unwrap_or_default(),
+            approvals: self.approvals.clone().unwrap_or_default(),
+            freeze: self.freeze.clone(),
+        }
+    }
 }
 
 /// A CodeDeploy endpoint: the embedded fleet or AWS.
@@ -155,6 +185,9 @@ pub struct Applied {
     pub dry_run: bool,
     /// Empty when everything was so already.
     pub changes: Vec<EnvironmentChange>,
+    /// What the file says and what can't come of it, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One change of an apply.
@@ -175,10 +208,62 @@ pub struct EnvironmentView {
     pub name: EnvironmentName,
     /// Whether people depend on it.
     pub production: bool,
+    /// What it takes, from whom, and when.
+    #[serde(flatten)]
+    pub policy: Policy,
+    /// Nothing starts now, and until when.
+    pub frozen: Option<FrozenView>,
     /// Who carries deployments out.
     pub provider: ProviderSpec,
     /// What is shipped to it, by name.
     pub services: Vec<ServiceView>,
+}
+
+/// Nothing may start now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FrozenView {
+    /// The first moment after it; none when it isn't known.
+    pub until: Option<Timestamp>,
+    /// In words.
+    pub message: String,
+}
+
+/// What would come of a deploy, asked before there is one.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeployCheck {
+    /// Where to.
+    pub environment: EnvironmentName,
+    /// `branch main of shop (push)`.
+    pub what: String,
+    /// A rule takes it.
+    pub accepted: bool,
+    /// That rule, in words.
+    pub rule: Option<String>,
+    /// Why it is refused, and the fix.
+    pub reason: Option<ReasonView>,
+    /// How many people must approve it.
+    pub approvals: u32,
+    /// Who may.
+    pub approvers: String,
+    /// Whose change it is may not.
+    pub not_the_author: bool,
+    /// Nothing starts now, and until when.
+    pub frozen: Option<FrozenView>,
+    /// What can't come of it as it stands, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Rules after one was allowed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Allowed {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The rule, in words.
+    pub rule: String,
+    /// It was there already.
+    pub known: bool,
+    /// All rules, as the environments file writes them.
+    pub accepts: Vec<Accept>,
 }
 
 /// A service in an environment as it is.

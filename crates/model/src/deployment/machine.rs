@@ -8,21 +8,24 @@ use super::{
 };
 use crate::{
     DeploymentId, IntentId, Timestamp,
+    environment::Given,
     plan::{Otherwise, Strategy},
 };
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A person lets it start.
+    /// A person approves.
     Approved {
-        /// Who.
-        by: String,
-        /// The commit's author approved their own change.
-        own: bool,
-        /// What they said.
-        comment: Option<String>,
+        /// Who, and what they said.
+        given: Given,
+        /// What is still missing; nothing when it may start.
+        missing: Option<Reason>,
     },
+    /// The environment asks for approvals that aren't there, also of one that was approved.
+    ApprovalMissing(Reason),
+    /// The environment asks for no approval that isn't there.
+    ApprovalMet,
     /// A person ends it: before its start for good, after it by going back.
     Aborted {
         /// Who.
@@ -204,12 +207,21 @@ impl Step {
     fn take(&mut self, event: Event) -> Result<(), Refusal> {
         match (self.d.state.clone(), event) {
             // Before the start.
-            (State::AwaitingApproval, Event::Approved { by, own, comment }) => {
-                let own_text = if own { ", the change's own author" } else { "" };
-                self.say(&by, "approved", format!("approved by {by}{own_text}{}", said(&comment)));
-                self.d.approval = Approval::Given { by, at: self.now, own, comment };
-                self.d.reason = Some(Reason::new("waits_for_turn", "waits for its turn"));
-                self.d.state = State::Queued;
+            (State::AwaitingApproval, Event::Approved { given, missing }) => {
+                self.approved(given, missing);
+            }
+            (State::AwaitingApproval | State::Queued, Event::ApprovalMissing(reason)) => {
+                if self.d.state == State::Queued {
+                    self.say(US, "approval_missing", reason.message.clone());
+                }
+                self.d.approval = Approval::Needed;
+                self.d.reason = Some(reason);
+                self.d.state = State::AwaitingApproval;
+            }
+            (State::AwaitingApproval, Event::ApprovalMet) => {
+                let text = "the environment asks for no further approval".to_owned();
+                self.say(US, "approval_met", text);
+                self.queue();
             }
             (State::AwaitingApproval, Event::Expired) => {
                 let reason = Reason::new("not_approved_in_time", "nobody approved it in time");
@@ -466,6 +478,26 @@ impl Step {
         Ok(())
     }
 
+    fn approved(&mut self, given: Given, missing: Option<Reason>) {
+        let Given { user: _, by, at, own, comment } = given.clone();
+        let own = own == Some(true);
+        let own_text = if own { ", whose own change it is" } else { "" };
+        self.say(&by, "approved", format!("approved by {by}{own_text}{}", said(&comment)));
+        self.d.approvals.push(given);
+        match missing {
+            Some(reason) => self.d.reason = Some(reason),
+            None => {
+                self.d.approval = Approval::Given { by, at, own, comment };
+                self.queue();
+            }
+        }
+    }
+
+    fn queue(&mut self) {
+        self.d.reason = Some(Reason::new("waits_for_turn", "waits for its turn"));
+        self.d.state = State::Queued;
+    }
+
     fn say(&mut self, who: &str, code: &'static str, message: String) {
         self.entries.push(Entry { who: who.to_owned(), code, message });
     }
@@ -582,6 +614,8 @@ fn refusal(d: &Deployment, state: &State, event: &Event) -> Refusal {
             ),
         ),
         Event::Superseded { .. }
+        | Event::ApprovalMissing(_)
+        | Event::ApprovalMet
         | Event::Expired
         | Event::Waits(_)
         | Event::TurnCame { .. }

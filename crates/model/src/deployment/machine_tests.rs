@@ -45,6 +45,8 @@ fn deployment(state: State, otherwise: Otherwise) -> Deployment {
         job: None,
         requested_by: "ann".into(),
         approval: Approval::Needed,
+        approvals: vec![],
+        asks_approval: Some(true),
         state,
         reason: None,
         verdict: None,
@@ -99,10 +101,20 @@ fn verdict(answer: Answer) -> Verdict {
     Verdict { answer, code: "limit_broken".into(), message: "why".into(), at: START }
 }
 
+fn given(by: &str) -> Given {
+    Given { user: None, by: by.into(), at: START, own: Some(false), comment: None }
+}
+
 fn events() -> Vec<(&'static str, Event)> {
     let ended = |successor| Event::ProviderEnded { problem: "it broke".into(), successor };
     vec![
-        ("approved", Event::Approved { by: "ann".into(), own: false, comment: None }),
+        ("approved", Event::Approved { given: given("ann"), missing: None }),
+        (
+            "approved, one more is needed",
+            Event::Approved { given: given("ann"), missing: Some(Reason::new("x", "y")) },
+        ),
+        ("approval missing", Event::ApprovalMissing(Reason::new("x", "y"))),
+        ("approval met", Event::ApprovalMet),
         ("aborted", Event::Aborted { by: "ann".into(), comment: None }),
         ("promoted", Event::Promoted { by: "ann".into(), comment: None }),
         ("superseded", Event::Superseded { by: DeploymentId(8) }),
@@ -295,6 +307,34 @@ fn a_provider_that_comes_and_goes_does_not_fill_the_timeline() {
         }
     }
     assert!((20..200).contains(&told), "{told}");
+}
+
+#[test]
+fn it_starts_once_every_approval_is_there_and_keeps_each() {
+    let d = deployment(State::AwaitingApproval, Otherwise::Rollback);
+    let missing = Some(Reason::new("waits_for_approval", "1 of 2"));
+    let one = d.apply(Event::Approved { given: given("ann"), missing }, START).unwrap().next;
+    assert_eq!((&one.state, &one.approval), (&State::AwaitingApproval, &Approval::Needed));
+    let both = one.apply(Event::Approved { given: given("ben"), missing: None }, START).unwrap();
+    assert_eq!(both.next.state, State::Queued);
+    let by: Vec<String> = both.next.given().into_iter().map(|given| given.by).collect();
+    assert_eq!(by, ["ann", "ben"]);
+}
+
+#[test]
+fn what_an_earlier_version_stored_of_an_approval_is_still_read() {
+    let mut json = serde_json::to_value(deployment(State::Queued, Otherwise::Hold)).unwrap();
+    let map = json.as_object_mut().unwrap();
+    map.remove("approvals");
+    map.remove("asks_approval");
+    let old: Deployment = serde_json::from_value(json.clone()).unwrap();
+    assert!(old.asks_approval() && old.given().is_empty());
+    json["approval"] = serde_json::json!(
+        {"given": {"by": "ann", "at": "2026-03-01T12:00:00Z", "own": true, "comment": null}});
+    let approved: Deployment = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(approved.given().len(), 1);
+    json["approval"] = "not_needed".into();
+    assert!(!serde_json::from_value::<Deployment>(json).unwrap().asks_approval());
 }
 
 #[test]

@@ -55,11 +55,8 @@ pub(super) async fn create(
     .map_err(failed)?
     .ok_or_else(|| StoreError::not_found(format!("service {environment}/{service}")))?;
     let state = if new.needs_approval { State::AwaitingApproval } else { State::Queued };
-    let reason = if new.needs_approval {
-        Reason::new("waits_for_approval", "an administrator must approve it")
-    } else {
-        Reason::new("waits_for_turn", "waits for its turn")
-    };
+    let turn = || Reason::new("waits_for_turn", "waits for its turn");
+    let reason = new.waits.unwrap_or_else(turn);
     let word = state.as_str();
     let run = new.release.run.0;
     let commit = new.release.commit.clone();
@@ -95,6 +92,8 @@ pub(super) async fn create(
         job: new.job.map(|(job, _)| job),
         requested_by: new.requested_by,
         approval: if new.needs_approval { Approval::Needed } else { Approval::NotNeeded },
+        approvals: vec![],
+        asks_approval: Some(new.asks_approval),
         state,
         reason: Some(reason),
         verdict: None,

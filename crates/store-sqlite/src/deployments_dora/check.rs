@@ -217,6 +217,8 @@ mod tests {
             job: None,
             requested_by: "ann".into(),
             needs_approval: false,
+            asks_approval: false,
+            waits: None,
             comment: None,
             by: None,
         };

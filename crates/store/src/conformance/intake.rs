@@ -30,6 +30,7 @@ fn push(
             before: before.map(Into::into),
             after: after.into(),
             pull_request: None,
+            forge_user: None,
         }]),
     }
 }

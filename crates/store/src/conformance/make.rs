@@ -115,7 +115,8 @@ pub fn job(name: &str, change: impl FnOnce(&mut JobSpec)) -> Node {
 }
 
 /// A deploy to production.
-pub(crate) fn deploy(name: &str) -> Node {
+#[must_use]
+pub fn deploy(name: &str) -> Node {
     let spec = DeploySpec {
         release: ReleaseSource::Artifact {
             job: NodeName::new("package").unwrap(),
@@ -148,13 +149,14 @@ pub(crate) fn environments(services: &[&str]) -> EnvironmentsFile {
 }
 
 /// Makes production's services exactly these.
-pub(crate) async fn places<S: Store + ?Sized>(store: &S, clock: &ManualClock, services: &[&str]) {
+pub async fn places<S: Store + ?Sized>(store: &S, clock: &ManualClock, services: &[&str]) {
     let file = environments(services);
     store.apply_environments(file, false, UserId::new(), clock.now()).await.unwrap();
 }
 
 /// A deployment to be asked for, at the commit whose letter is repeated.
-pub(crate) fn new_deployment(environment: &str, service: &str, commit: &str) -> NewDeployment {
+#[must_use]
+pub fn new_deployment(environment: &str, service: &str, commit: &str) -> NewDeployment {
     NewDeployment {
         environment: environment.parse().unwrap(),
         service: service.parse().unwrap(),
@@ -176,6 +178,8 @@ pub(crate) fn new_deployment(environment: &str, service: &str, commit: &str) -> 
         job: None,
         requested_by: "ann".into(),
         needs_approval: false,
+        asks_approval: false,
+        waits: None,
         comment: None,
         by: None,
     }
@@ -201,6 +205,8 @@ pub fn plan(repo: RepoId, nodes: Vec<Node>, clock: &ManualClock) -> NewRun {
         before: None,
         title: "Sell more".into(),
         author: "Ada".into(),
+        forge_user: None,
+        started_by: None,
         received_at: clock.now(),
         content: RunContent::Plan {
             plan: Plan { pipeline: "pipeyard".into(), nodes },

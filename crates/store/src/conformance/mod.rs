@@ -22,4 +22,4 @@ pub mod sums;
 pub mod tests;
 pub mod told;
 
-pub use make::{Made, job, need, one_job, plan, runner, setup};
+pub use make::{Made, deploy, job, need, new_deployment, one_job, places, plan, runner, setup};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use pipeyard_api::deploys::{ArmView, SampleView};
 use pipeyard_model::{
     Clock as _, Conclusion, DeploymentId, IntentId, ManualClock, Timestamp, UserId,
-    deployment::{Approval, Deployment, Event, Outcome, Purpose, State},
+    deployment::{Approval, Deployment, Event, Outcome, Purpose, Reason, State},
+    environment::Given,
 };
 
 use super::make::{deploy, new_deployment, places, run, setup};
@@ -203,13 +204,25 @@ pub async fn a_place_has_one_active_deployment<S: Store>(store: &S, clock: &Manu
 /// An approval is kept with who gave it and in the audit log.
 pub async fn an_approval_is_kept<S: Store>(store: &S, clock: &ManualClock) {
     places(store, clock, &["web"]).await;
-    let new = NewDeployment { needs_approval: true, ..new_deployment("production", "web", "a") };
+    let why = Reason::new("waits_for_approval", "needs the approval of ann");
+    let new = NewDeployment {
+        needs_approval: true,
+        waits: Some(why.clone()),
+        ..new_deployment("production", "web", "a")
+    };
     let waits = store.create_deployment(new, clock.now()).await.unwrap();
     assert_eq!((&waits.state, &waits.approval), (&State::AwaitingApproval, &Approval::Needed));
-    assert_eq!(waits.reason.as_ref().unwrap().code, "waits_for_approval");
+    assert_eq!(waits.reason.as_ref(), Some(&why));
     clock.advance(Duration::from_secs(60));
-    let event = Event::Approved { by: "ann".into(), own: true, comment: Some("looks good".into()) };
     let by = UserId::new();
+    let own = Given {
+        user: Some(by),
+        by: "ann".into(),
+        at: clock.now(),
+        own: Some(true),
+        comment: Some("looks good".into()),
+    };
+    let event = Event::Approved { given: own.clone(), missing: None };
     let applied = waits.apply(event, clock.now()).unwrap();
     let change = Change { by: Some((by, "deployment.approve")), ..Change::of(applied) };
     store.change_deployment(change, clock.now()).await.unwrap();
@@ -217,6 +230,7 @@ pub async fn an_approval_is_kept<S: Store>(store: &S, clock: &ManualClock) {
     let comment = Some("looks good".to_owned());
     let wanted = Approval::Given { by: "ann".into(), at: clock.now(), own: true, comment };
     assert_eq!((given.state, given.approval), (State::Queued, wanted));
+    assert_eq!(given.approvals, [own]);
     let audit = store.audit(None, 1).await.unwrap();
     assert_eq!(audit[0].action, "deployment.approve");
     assert_eq!(audit[0].target, format!("deployment {}", waits.id));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pipeyard_model::{
     Clock as _, Conclusion, DeploymentId, IntentId, ManualClock, UserId,
     deployment::{Answer, Deployment, Event, Replaced, Verdict},
+    environment::Given,
     plan::{CanaryStep, Strategy},
 };
 use serde_json::Value;
@@ -74,7 +75,8 @@ pub async fn a_deployment_is_told_from_start_to_end<S: Store>(store: &S, clock: 
     let (events, states) = told(store, clock).await;
     assert_eq!(names(&events), ["deployment.waiting_for_approval"]);
     assert_eq!(states, [CommitState::Pending]);
-    let approved = Event::Approved { by: "ann".into(), own: false, comment: None };
+    let given = Given { user: None, by: "ann".into(), at: clock.now(), own: None, comment: None };
+    let approved = Event::Approved { given, missing: None };
     step(store, clock, id, approved).await;
     let [turn, created] = started(id, None);
     step(store, clock, id, turn).await;

@@ -1,12 +1,13 @@
 //! A stored deployment in the words of the API.
 
 use pipeyard_api::deploys::{
-    ApprovalView, CommitsView, DeploymentDetail, DeploymentKind, DeploymentView, ReasonView,
-    ReleaseView, SampleView, StepProgress, TimelineView, TroubleView, VerdictView,
+    ApprovalView, CommitsView, DeploymentDetail, DeploymentKind, DeploymentView, GivenView,
+    ReasonView, ReleaseView, SampleView, StepProgress, TimelineView, TroubleView, VerdictView,
 };
 use pipeyard_model::{
     IncidentId, Status,
     deployment::{Approval, Deployment, Outcome, Purpose, Release, State, Trouble, strategy_text},
+    environment::Given,
     plan::Strategy,
 };
 use pipeyard_store::deployments::{Look, Stored};
@@ -61,7 +62,7 @@ pub(crate) fn deployment_view(d: &Deployment, look: &Look) -> DeploymentView {
             message: v.message.clone(),
             at: v.at,
         }),
-        approval: approval(&d.approval),
+        approval: approval(d),
         run: d.job.map(|_| d.release.run),
         job: d.job,
         requested_by: d.requested_by.clone(),
@@ -79,22 +80,35 @@ fn trouble(trouble: &Trouble) -> TroubleView {
     TroubleView { since, code, message, doing, until, then }
 }
 
-fn approval(approval: &Approval) -> ApprovalView {
-    match approval {
-        Approval::NotNeeded | Approval::Needed => ApprovalView {
-            needed: *approval == Approval::Needed,
-            by: None,
-            at: None,
-            own: false,
-            comment: None,
-        },
-        Approval::Given { by, at, own, comment } => ApprovalView {
-            needed: true,
-            by: Some(by.clone()),
-            at: Some(*at),
-            own: *own,
-            comment: comment.clone(),
-        },
+/// As the row tells it; what is missing under the rules of now is added to one that waits.
+fn approval(d: &Deployment) -> ApprovalView {
+    let given = d.given();
+    let last = match &d.approval {
+        Approval::Given { .. } => given.last().cloned(),
+        Approval::NotNeeded | Approval::Needed => None,
+    };
+    let needed = d.approval != Approval::NotNeeded;
+    ApprovalView {
+        needed,
+        by: last.as_ref().map(|given| given.by.clone()),
+        at: last.as_ref().map(|given| given.at),
+        own: given.iter().any(|given| given.own == Some(true)),
+        comment: last.and_then(|given| given.comment),
+        count: u32::try_from(given.len()).unwrap_or(u32::MAX).max(u32::from(needed)),
+        missing: 0,
+        who: None,
+        not_the_author: false,
+        rule: None,
+        given: given
+            .into_iter()
+            .map(|Given { user: _, by, at, own, comment }| GivenView {
+                by,
+                at,
+                own,
+                comment,
+                counts: true,
+            })
+            .collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pipeyard_api::deploys::ServiceSpec;
 use pipeyard_deploy::provider::{Group, GroupName, Style};
 use pipeyard_model::{
-    ReleaseId,
+    EnvironmentName, ReleaseId, ServiceName,
     deployment::{Deployment, Reason, Release},
     fleet::{ContainerService, HostService, ServiceDefinition, ServicePlatform},
     plan::{Batch, ReleaseSource, Strategy},
@@ -25,12 +25,7 @@ pub(super) async fn release(
 ) -> StoreResult<Result<Release, Reason>> {
     let (environment, service) = (&ready.spec.environment, &ready.spec.service);
     if state.store.place(environment, service).await?.is_none() {
-        return Ok(Err(Reason::new(
-            "service_not_found",
-            format!(
-                "there is no service {environment}/{service}: add it to the environments file and run `pipectl envs apply FILE`"
-            ),
-        )));
+        return Ok(Err(no_service(environment, service)));
     }
     let ReleaseSource::Artifact { job, path } = &ready.spec.release;
     let Some(source) = state.store.job(ready.run, job).await? else {
@@ -66,6 +61,16 @@ pub(super) async fn release(
         sha256: artifact.sha256,
         size: artifact.size,
     }))
+}
+
+/// There is no such place.
+pub(super) fn no_service(environment: &EnvironmentName, service: &ServiceName) -> Reason {
+    Reason::new(
+        "service_not_found",
+        format!(
+            "there is no service {environment}/{service}: add it to the environments file and run `pipectl envs apply FILE`"
+        ),
+    )
 }
 
 /// What the provider is asked for.

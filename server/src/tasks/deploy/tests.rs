@@ -5,6 +5,7 @@ mod harness;
 mod http;
 mod metrics;
 mod notices;
+mod rules;
 mod trouble;
 
 use std::time::Duration;
@@ -172,6 +173,7 @@ async fn what_a_target_cannot_honour_is_refused_before_anything_happens() {
     // Nor is anybody asked to approve it first.
     let mut new = h.new_deployment("web", "a", Strategy::Rolling { batch: Batch::Count(1) }).await;
     new.needs_approval = true;
+    new.asks_approval = true;
     let id = h.state.store.create_deployment(new, h.now()).await.unwrap().id;
     h.pass().await;
     assert_eq!(h.outcome(id).await, Some(Outcome::Rejected));

@@ -8,17 +8,24 @@ use axum::{
     http::{Request, header},
 };
 use http_body_util::BodyExt as _;
-use pipeyard_api::deploys::{EnvironmentsFile, ProviderSpec};
+use pipeyard_api::{
+    deploys::{EnvironmentsFile, ProviderSpec},
+    views::Event,
+};
 use pipeyard_deploy::{
     fake::FakeProvider,
     provider::{GroupName, ProviderError},
 };
 use pipeyard_model::{
-    Clock as _, DeploymentId, ManualClock, ReleaseId, RepoId, RunId, Timestamp, UserId,
+    Clock as _, DeploymentId, HookId, ManualClock, ReleaseId, RepoId, RunId, Timestamp, UserId,
     deployment::{Outcome, Purpose, Release, State},
-    plan::{HealthLimit, Otherwise, Strategy},
+    plan::{HealthLimit, Node, Otherwise, Plan, Strategy},
 };
-use pipeyard_store::deployments::{NewDeployment, Stored};
+use pipeyard_store::{
+    deployments::{NewDeployment, Stored},
+    repos::{Forge, Repo},
+    runs::{NewRun, RunContent},
+};
 use pipeyard_store_sqlite::SqliteStore;
 use serde_json::Value;
 use tower::ServiceExt as _;
@@ -75,9 +82,75 @@ impl Harness {
         let code = login::mint_one_time_login(&h.state).await.unwrap();
         let body = serde_json::json!({ "code": code, "want": "token" }).to_string();
         h.token = h.post("/api/login", &body).await["token"].as_str().unwrap().to_owned();
-        let file: EnvironmentsFile = serde_json::from_value(environments()).unwrap();
-        h.state.store.apply_environments(file, false, UserId::new(), START).await.unwrap();
+        h.apply(environments()).await;
+        h.add_repo("shop").await;
+        // Every deployment of these tests is of this run, unless they say otherwise.
+        let run = h.run_on("shop", Event::Push, "refs/heads/main", vec![]).await;
+        assert_eq!(run, RunId(1));
         h
+    }
+
+    /// As `pipectl envs apply` does it, past the checks of the server.
+    pub(super) async fn apply(&self, file: Value) {
+        let file: EnvironmentsFile = serde_json::from_value(file).unwrap();
+        self.state.store.apply_environments(file, false, UserId::new(), START).await.unwrap();
+    }
+
+    /// The environments with these rules for production.
+    pub(super) async fn rules(&self, rules: Value) {
+        let mut file = environments();
+        let production = file["environments"]["production"].as_object_mut().unwrap();
+        production.extend(rules.as_object().unwrap().clone());
+        self.apply(file).await;
+    }
+
+    pub(super) async fn add_repo(&self, name: &str) {
+        let repo = Repo {
+            id: RepoId::new(),
+            name: name.parse().unwrap(),
+            forge: Forge::Github,
+            url: format!("https://example.com/{name}.git"),
+            credentials: None,
+            default_branch: "main".into(),
+            hook: HookId::new(),
+            hook_secret: vec![1],
+            forge_id: None,
+            created_at: START,
+            problem: None,
+        };
+        self.state.store.add_repo(repo, UserId::new()).await.unwrap();
+    }
+
+    /// A run of these nodes that octocat's push started, or so.
+    pub(super) async fn run_on(
+        &self,
+        repo: &str,
+        event: Event,
+        reference: &str,
+        nodes: Vec<Node>,
+    ) -> RunId {
+        let repo = self.state.store.repo_by_name(&repo.parse().unwrap()).await.unwrap().unwrap();
+        let run = NewRun {
+            repo: repo.id,
+            request: None,
+            pipeline: "pipeyard".into(),
+            event,
+            reference: reference.into(),
+            pull_request: None,
+            commit: "c".repeat(40),
+            before: None,
+            title: "Sell more".into(),
+            author: "Ada".into(),
+            forge_user: (event == Event::Push).then(|| "octocat".to_owned()),
+            started_by: None,
+            received_at: self.now(),
+            content: RunContent::Plan {
+                plan: Plan { pipeline: "pipeyard".into(), nodes },
+                diagnostics: vec![],
+                held: false,
+            },
+        };
+        self.state.store.create_runs(vec![run], self.now()).await.unwrap()[0]
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -118,6 +191,8 @@ impl Harness {
             job: None,
             requested_by: "ann".into(),
             needs_approval: false,
+            asks_approval: false,
+            waits: None,
             comment: None,
             by: None,
         }
@@ -220,6 +295,7 @@ impl Harness {
 pub(super) fn environments() -> Value {
     serde_json::json!({"environments": {"production": {
         "production": true,
+        "accepts": [{"repo": "shop", "branches": "main"}],
         "provider": {"endpoint": "http://127.0.0.1:1", "credentials": "fleet"},
         "services": {
             "web": {"listen": 8480, "container": {"image": "shop", "port": 80, "replicas": 2}},

@@ -43,7 +43,8 @@ async fn a_deployment_that_needs_an_approval_waits_for_it() {
     let h = Harness::new().await;
     let mut new = h.new_deployment("web", "a", Strategy::AllAtOnce).await;
     new.needs_approval = true;
-    // The administrator's own name: their own change.
+    new.asks_approval = true;
+    // The text in the commit names the administrator: anybody can write that, so it says nothing.
     new.requested_by = h.get("/api/me").await["name"].as_str().unwrap().to_owned();
     let id = h.state.store.create_deployment(new, h.now()).await.unwrap().id;
     for _ in 0..5 {
@@ -53,7 +54,8 @@ async fn a_deployment_that_needs_an_approval_waits_for_it() {
     let path = format!("/api/deployments/{id}");
     assert_eq!(h.get(&path).await["reason"]["code"], "waits_for_approval");
     let approved = h.post(&format!("{path}/approve"), r#"{"comment": "looks good"}"#).await;
-    assert_eq!(approved["approval"]["own"], true);
+    assert_eq!(approved["approval"]["own"], false);
+    assert_eq!(approved["approval"]["given"][0]["own"], Value::Null, "nobody knows");
     assert_eq!(approved["approval"]["comment"], "looks good");
     let again = h.refused(&format!("{path}/approve"), "{}").await;
     assert_eq!(again, (409, "not_waiting_for_approval".into()));

@@ -65,6 +65,7 @@ async fn deployments_and_incidents_are_told_signed_and_in_order() {
     .await;
     let mut new = h.new_deployment("web", "a", Strategy::AllAtOnce).await;
     new.needs_approval = true;
+    new.asks_approval = true;
     let first = h.state.store.create_deployment(new, h.now()).await.unwrap().id;
     assert_eq!(types(&told(&h, &heard).await), ["deployment.waiting_for_approval"]);
     h.post(&format!("/api/deployments/{first}/approve"), "{}").await;
