@@ -228,7 +228,7 @@ pub const DEPLOY: Section = Section {
             "to",
             "environment/service",
             "required",
-            "Where to. Both are made by `pipectl envs apply`.",
+            "Where to. Both are made by `pipectl envs apply`, and the environment says [what it takes](environments.md#what-an-environment-takes).",
         ),
         key(
             "canary",
@@ -255,7 +255,12 @@ pub const DEPLOY: Section = Section {
             "What follows a broken limit, too little data or hosts that fail: the release before comes \
              back, or all stays as it is until a person decides.",
         ),
-        key("approve", "true or false", "false", "A person must approve before it starts."),
+        key(
+            "approve",
+            "true or false",
+            "false",
+            "A person must approve before it starts, also where the environment asks for nobody.",
+        ),
         key("when", "a map", "pushes to the default branch", "Which events let it into a run."),
     ],
 };

@@ -5,7 +5,8 @@ import { at } from './fixtures.mjs';
 
 const sha = (n) => n.toString(16).padStart(4, '0').repeat(10);
 const release = (run) => ({ id: `rel-${run}`, repo: 'shop', commit: sha(run * 977), run, artifact: 'shop.tar.gz', sha256: sha(4711).repeat(2).slice(0, 64), size: 1_482_112 });
-const approval = { needed: false, by: null, at: null, own: false, comment: null };
+const approval = { needed: false, by: null, at: null, own: false, comment: null, count: 0, missing: 0, who: null, not_the_author: false, rule: null, given: [] };
+const approved = (given) => ({ ...approval, needed: true, by: given.by, at: given.at, own: given.own, comment: given.comment, count: 1, given: [{ counts: true, ...given }] });
 const canary = { canary: { steps: [{ weight: 10, for: 60 }, { weight: 50, for: 120 }] } };
 
 let seed = 42;
@@ -51,7 +52,7 @@ const line = (n, t, who, code, message) => ({ n, at: at(t), who, code, message }
 export const deployments = [
   view(16, {
     service: 'worker', strategy: { rolling: { batch: { percent: 25 } } }, strategy_text: 'rolling 25 % at a time', release: release(86), status: 'queued', conclusion: null, state: 'awaiting_approval',
-    reason: { code: 'awaiting_approval', message: 'An administrator must approve it: pipectl deploy approve 16' }, approval: { ...approval, needed: true }, requested_by: 'Mina Park', run: 86,
+    reason: { code: 'awaiting_approval', message: 'needs the approval of Mina Park or Jonas Lind' }, approval: { ...approval, needed: true, count: 1, missing: 1, who: 'Mina Park or Jonas Lind', rule: 'accepts[0]: acme/shop, branches main, by push' }, requested_by: 'Mina Park', run: 86,
     created_at: at(3500), started_at: null, first_traffic_at: null, finished_at: null, provider_id: null, provider_status: null,
     timeline: [line(1, 3500, 'Mina Park', 'requested', 'asked for it by a push to main')], commits: { state: 'pending', count: 0, items: [] },
   }),
@@ -73,7 +74,7 @@ export const deployments = [
     timeline: [line(1, 3420, 'pipeyard', 'requested', 'asked for it: run 80, deploy web'), line(2, 3422, 'pipeyard', 'started', 'asked the provider to start d-4HJ8P2LQC'), line(3, 3432, 'pipeyard', 'weight_set', 'set the weight to 10 %'), line(4, 3495, 'judge', 'step_held', 'all limits held for 60 s at 10 %'), line(5, 3495, 'pipeyard', 'weight_set', 'set the weight to 50 %')],
   }),
   view(13, {
-    service: 'worker', strategy: { rolling: { batch: { percent: 25 } } }, strategy_text: 'rolling 25 % at a time', conclusion: 'failure', state: 'failed', created_at: at(2000), started_at: at(2002), finished_at: at(2066), approval: { needed: true, by: 'Mina Park', at: at(2001), own: true, comment: 'watching the queue' },
+    service: 'worker', strategy: { rolling: { batch: { percent: 25 } } }, strategy_text: 'rolling 25 % at a time', conclusion: 'failure', state: 'failed', created_at: at(2000), started_at: at(2002), finished_at: at(2066), approval: approved({ by: 'Mina Park', at: at(2001), own: true, comment: 'watching the queue' }),
     reason: { code: 'target_failed', message: 'Host yard-host-2 failed in ValidateService; the other hosts kept the release before.' }, requested_by: 'Mina Park',
     targets: [
       { id: 'yard-host-1', state: 'succeeded', events: ['ApplicationStop', 'DownloadBundle', 'BeforeInstall', 'Install', 'AfterInstall', 'ApplicationStart', 'ValidateService'].map((name, i) => event(name, 2003 + i * 2, 2005 + i * 2)) },
@@ -91,11 +92,11 @@ export const deployments = [
 ];
 
 export const environments = [
-  { name: 'production', production: true, provider: { endpoint: 'http://127.0.0.1:8471', region: 'local', credentials: 'fleet' }, services: [
+  { name: 'production', production: true, accepts: [{ repo: 'acme/shop', branches: ['main'], events: ['push'] }], approvals: { count: 1, of: ['Mina Park', 'Jonas Lind'], not_the_author: true }, freeze: [{ begin: 'Fri 17:00', end: 'Mon 08:00', zone: 'Asia/Seoul' }], frozen: null, provider: { endpoint: 'http://127.0.0.1:8471', region: 'local', credentials: 'fleet' }, services: [
     { name: 'web', spec: { listen: 8480, container: { image: 'shop-base:1', command: [], port: 8080, health_path: '/healthz', replicas: 2, env: {} }, queue: 'newest_wins' }, serving: { deployment: 12, release: release(78), since: at(1720) }, active: 14, waiting: [] },
     { name: 'worker', spec: { listen: 8481, hosts: { tags: { role: 'worker' }, count: 3, health_path: '/healthz' }, queue: 'in_order' }, serving: { deployment: 9, release: release(69), since: at(-2210) }, active: null, waiting: [16] },
   ] },
-  { name: 'staging', production: false, provider: { region: 'eu-central-1', credentials: null }, services: [
+  { name: 'staging', production: false, accepts: [], approvals: { count: 0, not_the_author: false }, freeze: [], frozen: null, provider: { region: 'eu-central-1', credentials: null }, services: [
     { name: 'web', spec: { listen: 8490, container: { image: 'shop-base:1', command: [], port: 8080, health_path: '/healthz', replicas: 1, env: {} }, queue: 'newest_wins' }, serving: null, active: null, waiting: [] },
   ] },
 ];
@@ -158,7 +159,7 @@ export async function handle(state, { method, path, q, body, refuse, send }) {
     if (d.status === 'finished') refuse(409, 'deployment_finished', `Deployment ${d.id} is over.`);
     [d.status, d.conclusion, d.state] = end;
     d.reason = null;
-    if (m[2] === 'approve') d.approval = { needed: true, by: 'Mina Park', at: new Date().toISOString(), own: true, comment: comment ?? null };
+    if (m[2] === 'approve') d.approval = approved({ by: 'Mina Park', at: new Date().toISOString(), own: true, comment: comment ?? null });
     d.timeline.push({ n: d.timeline.length + 1, at: new Date().toISOString(), who: 'Mina Park', code: m[2], message: `${m[2]}${comment ? `: “${comment}”` : ''}` });
     return send(200, short(d)) ?? true;
   }

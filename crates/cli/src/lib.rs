@@ -100,7 +100,7 @@ pub async fn run(global: Global, command: Command) -> ExitCode {
         match command {
             Command::Login(it) => it.run(&context).await,
             Command::Logout(it) => it.run(&context).await,
-            Command::Lint(it) => it.run(&context),
+            Command::Lint(it) => it.run(&context).await,
             Command::Explain(it) => it.run(&context),
             Command::Repos(it) => it.run(&context).await,
             Command::Hook(it) => it.run().await,

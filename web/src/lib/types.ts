@@ -250,9 +250,21 @@ export interface ServiceSpec {
   queue: string;
 }
 
+/** One of these must fit; all of it must hold. */
+export interface Accept {
+  repo: string;
+  branches?: string[];
+  tags?: string[];
+  events: string[];
+}
+
 export interface Environment {
   name: string;
   production: boolean;
+  accepts: Accept[];
+  approvals: { count: number; of?: string[]; not_the_author: boolean };
+  freeze: { begin: string; end: string; zone: string }[];
+  frozen: { until: Time | null; message: string } | null;
   provider: ProviderSpec;
   services: Service[];
 }
@@ -306,7 +318,7 @@ export interface Deployment {
   intended_weight: number | null;
   measured_weight: number | null;
   verdict: Verdict | null;
-  approval: { needed: boolean; by: string | null; at: Time | null; own: boolean; comment: string | null };
+  approval: Approval;
   run: number | null;
   job: string | null;
   requested_by: string;
@@ -316,6 +328,31 @@ export interface Deployment {
   started_at: Time | null;
   first_traffic_at: Time | null;
   finished_at: Time | null;
+}
+
+/** One person's approval. */
+export interface Given {
+  by: string;
+  at: Time;
+  /** Their own change; null where that isn't known. */
+  own: boolean | null;
+  comment: string | null;
+  /** It counts under the environment's rules of now. */
+  counts: boolean;
+}
+
+export interface Approval {
+  needed: boolean;
+  by: string | null;
+  at: Time | null;
+  own: boolean;
+  comment: string | null;
+  count: number;
+  missing: number;
+  who: string | null;
+  not_the_author: boolean;
+  rule: string | null;
+  given: Given[];
 }
 
 export interface DeploymentDetail extends Deployment {

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use pipeyard_api::deploys::{Applied, EnvironmentView, EnvironmentsFile};
 use serde_json::Value;
 
-use super::age;
+use super::{
+    age,
+    env_rules::{Allow, Check},
+};
 use crate::{
     context::Context,
     exit::{Exit, Failure, Outcome},
@@ -18,6 +21,12 @@ use crate::{
 pub enum Envs {
     /// List services by environment, with what serves now.
     List,
+    /// Let an environment take what comes from a repository's branches or tags. Without both: its
+    /// default branch.
+    Allow(Allow),
+    /// Tell what would come of a deploy: whether a rule takes it, whose approval it needs, and until
+    /// when nothing starts. Exits with 1 when it would be refused.
+    Check(Check),
     /// Make the environments be what the file says. What it doesn't name is retired.
     Apply {
         /// The file, YAML.
@@ -32,6 +41,8 @@ impl Envs {
     pub(crate) async fn run(self, context: &Context) -> Outcome {
         let client = context.client()?;
         match self {
+            Self::Allow(allow) => return allow.run(context, &client).await,
+            Self::Check(check) => return check.run(context, &client).await,
             Self::List => {
                 let environments: Vec<EnvironmentView> = client.get("/api/environments").await?;
                 if !context.for_people() {
@@ -49,6 +60,7 @@ impl Envs {
                         Column("PRODUCTION", |r| {
                             if r["production"] == true { "yes".into() } else { "no".into() }
                         }),
+                        Column("TAKES", |r| cell(&r["takes"])),
                         Column("SERVING", |r| super::sha(&r["serving"]["release"]["commit"])),
                         Column("DEPLOY", |r| cell(&r["serving"]["deployment"])),
                         Column("SINCE", |r| age(&r["serving"]["since"])),
@@ -75,6 +87,9 @@ impl Envs {
                     if applied.changes.is_empty() {
                         term::say("nothing to change");
                     }
+                    for note in &applied.notes {
+                        term::say(&format!("note: {note}"));
+                    }
                 } else {
                     context.print(&applied, &[])?;
                 }
@@ -82,6 +97,15 @@ impl Envs {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// The repositories that it takes something of, and whether it is frozen.
+fn takes(environment: &EnvironmentView) -> String {
+    let mut repos: Vec<&str> =
+        environment.policy.accepts.iter().map(|rule| rule.repo.as_str()).collect();
+    repos.dedup();
+    let frozen = if environment.frozen.is_some() { " (frozen)" } else { "" };
+    if repos.is_empty() { "nothing".into() } else { format!("{}{frozen}", repos.join(", ")) }
 }
 
 fn services(environment: &EnvironmentView) -> Vec<Value> {
@@ -92,6 +116,8 @@ fn services(environment: &EnvironmentView) -> Vec<Value> {
             let mut row = serde_json::to_value(service).unwrap_or_default();
             row["service"] = format!("{}/{}", environment.name, service.name).into();
             row["production"] = environment.production.into();
+            row["takes"] = takes(environment).into();
+            row["frozen"] = serde_json::to_value(&environment.frozen).unwrap_or_default();
             row
         })
         .collect()

@@ -2,6 +2,7 @@
 
 use pipeyard_api::test_report;
 use pipeyard_executor::reasons;
+use pipeyard_model::environment::reasons as rules;
 use pipeyard_pipelines::{Code, explain};
 use serde_json::json;
 
@@ -43,7 +44,9 @@ fn page(code: &str) -> Option<String> {
         return Some(page.to_owned());
     }
     let code = code.to_lowercase();
-    let text = reasons::explain(&code).or_else(|| test_report::explain(&code))?;
+    let text = reasons::explain(&code)
+        .or_else(|| rules::explain(&code))
+        .or_else(|| test_report::explain(&code))?;
     Some(format!("# {code}\n\n{}\n", wrap(text)))
 }
 
@@ -71,7 +74,7 @@ fn wrap(text: &str) -> String {
 /// Every code with its title or its first sentence.
 fn all() -> Vec<serde_json::Value> {
     let language = Code::ALL.iter().map(|code| (code.to_string(), code.title().to_owned()));
-    let others = reasons::ALL.iter().chain(test_report::CODES);
+    let others = reasons::ALL.iter().chain(rules::ALL).chain(test_report::CODES);
     let others = others.map(|(code, text)| ((*code).to_owned(), first_sentence(text)));
     language.chain(others).map(|(code, about)| json!({ "code": code, "about": about })).collect()
 }
