@@ -8,4 +8,5 @@ mod deploys;
 mod deploys_sick;
 mod docs;
 mod pushes;
+mod slim_hook;
 mod tests_of_jobs;

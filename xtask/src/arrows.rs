@@ -11,7 +11,10 @@ const OURS: &[(&str, &[&str])] = &[
     ("pipeyard-pipelines", &["pipeyard-model"]),
     ("pipeyard-dora", &["pipeyard-model"]),
     ("pipeyard-git", &["pipeyard-model"]),
-    ("pipeyard-executor", &["pipeyard-model"]),
+    // The two that embed a program of ours build it in their build scripts.
+    ("pipeyard-embed", &[]),
+    ("pipeyard-hook", &[]),
+    ("pipeyard-executor", &["pipeyard-model", "pipeyard-embed"]),
     ("pipeyard-deploy", &["pipeyard-model"]),
     ("pipeyard-listen", &[]),
     ("pipeyard-fleet", &["pipeyard-model", "pipeyard-private", "pipeyard-listen"]),
@@ -61,6 +64,7 @@ const OURS: &[(&str, &[&str])] = &[
             "pipeyard-pipelines",
             "pipeyard-executor",
             "pipeyard-git",
+            "pipeyard-embed",
         ],
     ),
     (
@@ -78,7 +82,7 @@ const OURS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that nothing depends on and that may look at everything.
-const TOOLS: &[&str] = &["xtask", "pipeyard-tests", "pipeyard-bench"];
+const TOOLS: &[&str] = &["xtask", "pipeyard-tests", "pipeyard-needs", "pipeyard-bench"];
 
 /// Libraries that only some of our crates may use directly; tools may use them all.
 const LIBRARIES: &[(&str, &[&str])] = &[
@@ -92,7 +96,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
 
 /// Crates that stay free of an async runtime, through everything that they use.
 const WITHOUT_TOKIO: &[&str] =
-    &["pipeyard-model", "pipeyard-pipelines", "pipeyard-dora", "pipeyard-mask"];
+    &["pipeyard-model", "pipeyard-pipelines", "pipeyard-dora", "pipeyard-mask", "pipeyard-hook"];
 
 /// Every edge that there is and should not be, in words.
 pub(crate) fn broken(metadata: &Metadata) -> Vec<String> {

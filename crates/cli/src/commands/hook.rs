@@ -2,6 +2,10 @@
 //!
 //! It takes two seconds at most and never fails a push: what the server doesn't hear now it finds
 //! when it compares refs.
+//!
+//! For a server on the same machine `pipeyard-hook` (`crates/hook`) does the same in milliseconds;
+//! installed beside the hook, it hands over to this command what isn't plain. A hook of an older
+//! version calls this command itself.
 
 use std::{
     fs,
@@ -24,6 +28,10 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(2);
 /// Bytes of updates that are read: about 10,000 refs.
 const MAX_UPDATES: u64 = 2 * 1024 * 1024;
+/// The small program that hooks call.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pipeyard-hook"));
+/// A hook with this line is ours, and may be written anew.
+const MARKER: &str = "# pipeyard: tells the server about pushes";
 
 /// Tell the server about a push. Reads `OLD NEW REF` lines as Git gives them to post-receive.
 #[derive(Debug, clap::Args)]
@@ -99,39 +107,104 @@ async fn tell(file: &Path) -> Result<(), String> {
     pipeyard_api::client::post_signed(&config.url, signature, body).await
 }
 
-/// Installs the hook in a bare repository of this machine.
+/// Where a hook goes.
+#[derive(Debug)]
+pub struct Place {
+    git_dir: PathBuf,
+}
+
+impl Place {
+    /// Looks whether a hook can be installed in a repository of this machine; touches nothing.
+    ///
+    /// # Errors
+    /// When the folder isn't a repository, or has another post-receive hook.
+    pub fn find(repo: &Path) -> Result<Self, Failure> {
+        let git_dir = [repo.to_path_buf(), repo.join(".git")]
+            .into_iter()
+            .find(|dir| {
+                dir.join("HEAD").is_file() && dir.join("hooks").is_dir()
+                    || dir.join("objects").is_dir()
+            })
+            .ok_or_else(|| Failure::usage(format!("{} isn't a Git repository", repo.display())))?;
+        let place = Self { git_dir: fs::canonicalize(&git_dir)? };
+        match fs::read(place.script()) {
+            Ok(old) if !String::from_utf8_lossy(&old).contains(MARKER) => {
+                let line =
+                    format!("{} hook --file {}", quote(&own_program()?), quote(&place.file()));
+                Err(Failure::usage(format!("{} exists already", place.script().display()))
+                    .hint(format!("add this line to it: {line}")))
+            }
+            _ => Ok(place),
+        }
+    }
+
+    fn script(&self) -> PathBuf {
+        self.git_dir.join("hooks/post-receive")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.git_dir.join("pipeyard-hook.toml")
+    }
+
+    /// Installs the hook: its file, its program and the script that Git runs.
+    ///
+    /// # Errors
+    /// When one of them can't be written.
+    pub fn install(&self, url: &str, secret: &str) -> Result<(), Failure> {
+        let hooks = self.git_dir.join("hooks");
+        fs::create_dir_all(&hooks)?;
+        let config = HookFile { url: url.to_owned(), secret: secret.to_owned() };
+        let text = toml::to_string(&config).map_err(|e| Failure::usage(e.to_string()))?;
+        replace(&self.file(), 0o600, text.as_bytes())?;
+        let program = hooks.join("pipeyard-hook");
+        replace(&program, 0o755, PROGRAM)?;
+        let (program, file, pipectl) =
+            (quote(&program), quote(&self.file()), quote(&own_program()?));
+        // Where the program can't be run, on a disk without execution say, pipectl does its work.
+        let script = format!(
+            "#!/bin/sh\n{MARKER}\n\
+             {program} --file {file} --pipectl {pipectl} && exit\n\
+             exec {pipectl} hook --file {file}\n"
+        );
+        replace(&self.script(), 0o755, script.as_bytes())?;
+        Ok(())
+    }
+}
+
+/// The same, in one step.
 ///
 /// # Errors
-/// When the folder isn't a repository, has another post-receive hook, or can't be written.
+/// See [`Place`].
 pub fn install(repo: &Path, url: &str, secret: &str) -> Result<(), Failure> {
-    let git_dir = [repo.to_path_buf(), repo.join(".git")]
-        .into_iter()
-        .find(|dir| {
-            dir.join("HEAD").is_file() && dir.join("hooks").is_dir() || dir.join("objects").is_dir()
-        })
-        .ok_or_else(|| Failure::usage(format!("{} isn't a Git repository", repo.display())))?;
-    let git_dir = fs::canonicalize(&git_dir)?;
-    let hooks = git_dir.join("hooks");
-    fs::create_dir_all(&hooks)?;
-    let script = hooks.join("post-receive");
-    let file = git_dir.join("pipeyard-hook.toml");
+    Place::find(repo)?.install(url, secret)
+}
+
+fn own_program() -> std::io::Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let line = format!("{} hook --file {}", quote(&program), quote(&file));
-    let marker = "# pipeyard: tells the server about pushes";
-    if let Ok(old) = fs::read_to_string(&script)
-        && !old.contains(marker)
-    {
-        return Err(Failure::usage(format!("{} exists already", script.display()))
-            .hint(format!("add this line to it: {line}")));
+    // A program that was replaced while it runs: its path is where the new one is.
+    let text = program.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map_or(program.clone(), PathBuf::from))
+}
+
+/// Writes beside the file and renames: a push that comes meanwhile runs the old or the new one.
+fn replace(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", uuid::Uuid::new_v4().simple()));
+    let beside = path.with_file_name(name);
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .and_then(|mut out| {
+            out.write_all(content)?;
+            out.set_permissions(fs::Permissions::from_mode(mode))
+        })
+        .and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
     }
-    let config = HookFile { url: url.to_owned(), secret: secret.to_owned() };
-    let text = toml::to_string(&config).map_err(|e| Failure::usage(e.to_string()))?;
-    let mut out =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
-    out.write_all(text.as_bytes())?;
-    fs::write(&script, format!("#!/bin/sh\n{marker}\nexec {line}\n"))?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-    Ok(())
+    written
 }
 
 fn quote(path: &Path) -> String {

@@ -93,6 +93,8 @@ impl Repos {
                 } else {
                     add.url.clone()
                 };
+                // Whether the hook can be installed is known before anything is added.
+                let place = add.install_hook.then(|| hook::Place::find(local)).transpose()?;
                 let body = AddRepo {
                     name: add.name,
                     url,
@@ -101,8 +103,15 @@ impl Repos {
                 };
                 let added: AddedRepo = client.post("/api/repos", &body).await?;
                 let hook_url = format!("{}{}", client.base(), added.repo.hook_path);
-                if add.install_hook {
-                    hook::install(local, &hook_url, &added.hook_secret)?;
+                if let Some(place) = place {
+                    if let Err(problem) = place.install(&hook_url, &added.hook_secret) {
+                        term::say(&format!(
+                            "{} is added, but its hook could not be installed; its webhook is \
+                             {hook_url} and its secret {}",
+                            added.repo.name, added.hook_secret
+                        ));
+                        return Err(problem);
+                    }
                     term::say(&format!("{} is added; its hook is installed", added.repo.name));
                 } else {
                     term::say(&format!("{} is added; its webhook is {hook_url}", added.repo.name));
