@@ -93,7 +93,10 @@ fn main() -> ExitCode {
             Command::Fleet(it) => it.main().await,
             Command::Proxy(it) => it.main().await,
             Command::Agent(it) => it.main().await,
-            Command::Demo(it) => it.main().await,
+            Command::Demo(it) => match it.main().await {
+                Ok(exit) => return exit,
+                Err(error) => Err(error),
+            },
             Command::LoginCode(it) => it.main().await,
             Command::Completion { shell } => {
                 clap_complete::generate(

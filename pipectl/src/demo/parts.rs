@@ -12,48 +12,36 @@ use pipeyard_api::{
     client::Client,
     views::{Login, Me},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{tell, up};
+use super::{
+    Parts,
+    ports::{HOSTS, Ports},
+    tell, up,
+};
 use crate::supervise;
 
-/// Hosts of the rolling service.
-const HOSTS: u16 = 3;
-/// The port of the first host's program; the others follow.
-const HOST_PORT: u16 = 8491;
+/// Where the parts' lines go, in the demo's folder.
+pub(super) const LOG: &str = "parts.log";
 
 /// The demo while it runs.
 #[derive(Debug)]
 pub(crate) struct Running {
     dir: PathBuf,
     client: Client,
-    shutdown: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl Running {
-    /// Starts every part and signs in.
-    pub(crate) async fn start(data: &Path, outer: CancellationToken) -> anyhow::Result<Self> {
-        let dir = pipeyard_private::folder(data, crate::up::OURS)?;
-        let up = up(&dir);
-        let hosts = (0..HOSTS).map(|n| ([127, 0, 0, 1], HOST_PORT + n).into());
-        for address in [up.listen, up.fleet_listen, up.proxy_admin].into_iter().chain(hosts) {
-            std::net::TcpListener::bind(address).with_context(|| {
-                format!("{address} is taken; is another Pipeyard running? (pipectl demo --down)")
-            })?;
-        }
-        let shutdown = outer.child_token();
-        let tasks = TaskTracker::new();
-        supervise::relay_to(fs::File::create(dir.join("parts.log"))?);
+    /// Starts every part in the demo's folder and signs in.
+    pub(crate) async fn start(dir: &Path, ports: Ports, parts: &Parts) -> anyhow::Result<Self> {
+        let dir = dir.to_path_buf();
+        let up = up(&dir, ports);
+        supervise::relay_to(fs::File::create(dir.join(LOG))?);
         let layout = up.layout()?;
         let fleet = format!("http://{}", up.fleet_listen);
         let credentials = dir.join("fleet/credentials.json");
-        let mut parts = layout.parts;
-        for part in &mut parts {
+        for mut part in layout.parts {
             part.bound = true;
-        }
-        for part in parts {
-            spawn(&tasks, part, &shutdown);
+            parts.spawn(part);
         }
         wait_for("the fleet makes its credentials", || async {
             credentials.is_file().then_some(())
@@ -61,7 +49,7 @@ impl Running {
         .await?;
         let token_file = agent_token(&dir, &credentials)?;
         for n in 0..HOSTS {
-            spawn(&tasks, agent(&dir, n, &fleet, &token_file)?, &shutdown);
+            parts.spawn(agent(&dir, n, ports, &fleet, &token_file)?);
         }
         let url = format!("http://{}", up.listen);
         let anonymous = Client::new(&url, None)?;
@@ -77,8 +65,9 @@ impl Running {
             )
             .await?;
         let client = Client::new(&url, me.token)?;
-        tell(&format!("everything runs: {url}"));
-        Ok(Self { dir, client, shutdown, tasks })
+        let code = login_code(&dir).await?;
+        tell(&format!("everything runs; look on: {url}/login#code={code}"));
+        Ok(Self { dir, client })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -93,37 +82,34 @@ impl Running {
         &self.dir
     }
 
-    pub(crate) fn log_file(&self) -> PathBuf {
-        self.dir.join("parts.log")
-    }
-
     pub(crate) async fn login_code(&self) -> anyhow::Result<String> {
         login_code(&self.dir).await
     }
+}
 
-    /// Ends every part.
-    pub(crate) async fn stop(&mut self) {
-        self.shutdown.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+impl Parts {
+    fn spawn(&self, part: supervise::Part) {
+        let stop = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = supervise::keep_running(part, stop).await {
+                tell(&format!("{error:#}"));
+            }
+        });
     }
 }
 
-fn spawn(tasks: &TaskTracker, part: supervise::Part, shutdown: &CancellationToken) {
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
-        if let Err(error) = supervise::keep_running(part, stop).await {
-            tell(&format!("{error:#}"));
-        }
-    });
-}
-
 /// A host: a root of its own, an agent, a port for its program.
-fn agent(dir: &Path, n: u16, fleet: &str, token_file: &Path) -> anyhow::Result<supervise::Part> {
+fn agent(
+    dir: &Path,
+    n: u16,
+    ports: Ports,
+    fleet: &str,
+    token_file: &Path,
+) -> anyhow::Result<supervise::Part> {
     let name = format!("host{}", n + 1);
     let root = dir.join("hosts").join(&name);
     pipeyard_private::folder(&root, &["bundles"])?;
-    let address = format!("127.0.0.1:{}", HOST_PORT + n);
+    let address = ports.host(n).to_string();
     let args = [
         "agent",
         "--name",

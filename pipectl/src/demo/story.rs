@@ -28,7 +28,12 @@ const WEB_LOAD: f64 = 80.0;
 const WORKER_LOAD: f64 = 10.0;
 
 /// Tells the story; answers its facts.
-pub(crate) async fn tell_story(demo: &Running, shop: &Path, seed: u64) -> anyhow::Result<Value> {
+pub(crate) async fn tell_story(
+    demo: &Running,
+    shop: &Path,
+    envs: &EnvironmentsFile,
+    seed: u64,
+) -> anyhow::Result<Value> {
     let client = demo.client();
     let mut facts = json!({"seed": seed, "runs": {}, "deployments": {}, "durations": {}});
 
@@ -51,10 +56,6 @@ pub(crate) async fn tell_story(demo: &Running, shop: &Path, seed: u64) -> anyhow
         &added.hook_secret,
     )
     .map_err(|f| anyhow::anyhow!(f.message))?;
-    let text = std::fs::read_to_string(shop.join("envs.yml"))
-        .context("failed to read the shop's envs.yml")?;
-    let envs: EnvironmentsFile =
-        serde_yaml::from_str(&text).context("the shop's envs.yml isn't right")?;
     let ports: Vec<(String, u16)> = envs
         .environments
         .values()
@@ -69,7 +70,7 @@ pub(crate) async fn tell_story(demo: &Running, shop: &Path, seed: u64) -> anyhow
     };
     let (web, worker) = (port("web")?, port("worker")?);
     let _: Applied =
-        client.put("/api/environments", &envs).await.context("failed to apply the environments")?;
+        client.put("/api/environments", envs).await.context("failed to apply the environments")?;
     tell("1. a bare repository with the sample shop, two services in production: web and worker");
 
     tell("2. push v1: the first release of both services");
