@@ -1,7 +1,7 @@
 // A fresh Chromium for each test file, with a record of everything that a page should never do:
 // uncaught errors, console errors, violations of the Content-Security-Policy.
 
-import { mkdtemp, rm } from 'node:fs/promises';
+import { access, constants, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -12,10 +12,15 @@ const FLAGS = [
   '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
 ];
 
+const PROGRAM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+
 export async function openBrowser({ width = 1280, height = 800, colorScheme = 'light' } = {}) {
+  await access(PROGRAM, constants.X_OK).catch(() => {
+    throw new Error(`there is no Chromium at ${PROGRAM}; fix: tests/ensure.sh browser, or name another with CHROMIUM`);
+  });
   const dir = await mkdtemp(join(tmpdir(), 'pipeyard-chromium-'));
   const context = await chromium.launchPersistentContext(dir, {
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS,
+    executablePath: PROGRAM, headless: true, args: FLAGS,
     viewport: { width, height }, colorScheme, locale: 'en-GB', timezoneId: 'UTC',
   });
   context.setDefaultTimeout(15_000);

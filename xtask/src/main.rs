@@ -3,6 +3,8 @@
 
 mod arrows;
 mod docs;
+#[cfg(test)]
+mod left_out;
 mod licences;
 mod metadata;
 

@@ -173,10 +173,9 @@ impl Drop for Containers {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_of_containers_is_shifted_stopped_and_completed_by_the_client() {
-    let image = Command::new("docker").args(["image", "inspect", IMAGE]).output();
-    if !image.is_ok_and(|found| found.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "no image {IMAGE}: run `make images`");
-        println!("skipped: no image {IMAGE}: run `make images`");
+    if !pipeyard_needs::docker(
+        "a_canary_of_containers_is_shifted_stopped_and_completed_by_the_client",
+    ) {
         return;
     }
     let world = World::start().await;

@@ -31,6 +31,11 @@ fn plausible(report: &TrafficReport) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_of_many_weights_shifts_completes_and_rolls_back_without_a_failed_request() {
+    if !pipeyard_needs::docker(
+        "a_canary_of_many_weights_shifts_completes_and_rolls_back_without_a_failed_request",
+    ) {
+        return;
+    }
     let mut world = World::start().await;
     let shop = Shop::create(&world, Some(60)).await;
     let name = shop.name();
@@ -128,6 +133,9 @@ async fn a_canary_of_many_weights_shifts_completes_and_rolls_back_without_a_fail
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_of_a_stopped_fleet_can_be_removed() {
+    if !pipeyard_needs::docker("everything_of_a_stopped_fleet_can_be_removed") {
+        return;
+    }
     let world = World::start().await;
     let shop = Shop::create(&world, None).await;
     let id = world.deploy(&shop.name(), &shop.version(&world, "v1").await).await;
@@ -142,6 +150,11 @@ async fn everything_of_a_stopped_fleet_can_be_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_that_is_missing_or_changed_fails_the_deployment_and_nothing_starts() {
+    if !pipeyard_needs::docker(
+        "a_bundle_that_is_missing_or_changed_fails_the_deployment_and_nothing_starts",
+    ) {
+        return;
+    }
     let world = World::start().await;
     let shop = Shop::create(&world, None).await;
     let mut revision = shop.version(&world, "v1").await;
@@ -165,6 +178,11 @@ async fn a_bundle_that_is_missing_or_changed_fails_the_deployment_and_nothing_st
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_wait_traffic_shifts_by_itself_and_containers_that_vanish_come_back() {
+    if !pipeyard_needs::docker(
+        "without_a_wait_traffic_shifts_by_itself_and_containers_that_vanish_come_back",
+    ) {
+        return;
+    }
     let world = World::start().await;
     let shop = Shop::create(&world, None).await;
     for version in ["v1", "v2"] {

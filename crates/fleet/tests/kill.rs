@@ -16,6 +16,9 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_fleet_goes_on_or_rolls_back_and_no_request_fails() {
+    if !pipeyard_needs::docker("a_killed_fleet_goes_on_or_rolls_back_and_no_request_fails") {
+        return;
+    }
     let seed = std::env::var("PIPEYARD_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
     println!("PIPEYARD_SEED={seed}");
@@ -75,6 +78,9 @@ async fn a_killed_fleet_goes_on_or_rolls_back_and_no_request_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_proxy_serves_its_last_weights_again_with_the_fleet_dead() {
+    if !pipeyard_needs::docker("a_killed_proxy_serves_its_last_weights_again_with_the_fleet_dead") {
+        return;
+    }
     let mut world = World::start().await;
     let shop = Shop::create(&world, Some(60)).await;
     let name = shop.name();

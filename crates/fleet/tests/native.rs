@@ -90,6 +90,11 @@ fn shown(green: f64) -> Vec<(String, f64, i64)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_by_time_serves_its_share_for_its_minutes_and_then_everybody() {
+    if !pipeyard_needs::docker(
+        "a_canary_by_time_serves_its_share_for_its_minutes_and_then_everybody",
+    ) {
+        return;
+    }
     let mut scene = Scene::start("CodeDeployDefault.ECSCanary10Percent5Minutes", 0).await;
     let load = Load::start(scene.shop.port);
     let id = scene.deploy("v2").await;
@@ -121,6 +126,9 @@ async fn a_canary_by_time_serves_its_share_for_its_minutes_and_then_everybody() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_linear_shift_goes_step_by_step_and_stops_where_it_is_told() {
+    if !pipeyard_needs::docker("a_linear_shift_goes_step_by_step_and_stops_where_it_is_told") {
+        return;
+    }
     let scene = Scene::start("CodeDeployDefault.ECSLinear10PercentEvery1Minutes", 0).await;
     let load = Load::start(scene.shop.port);
     let id = scene.deploy("v2").await;
@@ -173,6 +181,9 @@ async fn a_linear_shift_goes_step_by_step_and_stops_where_it_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_old_set_waits_before_it_goes_and_takes_over_when_it_must() {
+    if !pipeyard_needs::docker("the_old_set_waits_before_it_goes_and_takes_over_when_it_must") {
+        return;
+    }
     let mut scene = Scene::start("CodeDeployDefault.ECSAllAtOnce", 5).await;
     let load = Load::start(scene.shop.port);
     let waits = async |scene: &Scene, id: &str| {

@@ -12,7 +12,7 @@ use pipeyard_executor::{Executor, JobEvent};
 use pipeyard_model::Conclusion;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{BUSYBOX, Stage, is_demanded, spec};
+use crate::support::{BUSYBOX, Stage, spec};
 
 /// The bridge of the machine's own Docker.
 const BRIDGE: &str = "/sys/class/net/docker0";
@@ -117,10 +117,7 @@ fn is_alive(pid: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_going_away_is_an_error_and_it_works_again_when_docker_is_back() {
     let test = "docker_going_away_is_an_error_and_it_works_again_when_docker_is_back";
-    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-    if !is_root {
-        assert!(!is_demanded(), "{test} starts a Docker daemon: run it as root");
-        eprintln!("SKIPPED {test}: it starts a Docker daemon and needs root");
+    if !pipeyard_needs::root(test) {
         return;
     }
     // Short: the path of a socket has at most 107 bytes.

@@ -16,7 +16,7 @@ use std::{
 
 use pipeyard_model::Conclusion;
 
-use crate::support::{BUSYBOX, Stage, docker, is_demanded, spec};
+use crate::support::{BUSYBOX, Stage, docker, spec};
 
 /// Debian's `docker-registry` on a free port with a folder of its own.
 struct Registry {
@@ -52,9 +52,8 @@ impl Registry {
         let process = match started {
             Ok(process) => process,
             Err(error) => {
-                let why = format!("it needs the program docker-registry: {error}");
-                assert!(!is_demanded(), "{test}: {why} (run tests/ensure.sh registry)");
-                eprintln!("SKIPPED {test}: {why} (run tests/ensure.sh registry)");
+                let why = Err(format!("docker-registry: {error}"));
+                let _ = pipeyard_needs::met(test, pipeyard_needs::Need::Registry, why);
                 return None;
             }
         };

@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests")]
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command, sync::OnceLock, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
 use pipeyard_executor::{
     DockerConfig, DockerExecutor, Executor, JobEvent, JobOutcome, JobRun, SecretValue, StepExit,
@@ -43,7 +43,7 @@ impl Stage {
         test: &str,
         change: impl FnOnce(&mut DockerConfig),
     ) -> Option<Self> {
-        if !is_docker_there(test) {
+        if !pipeyard_needs::docker(test) {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -134,34 +134,6 @@ fn list(command: &[&str], installation: InstallationId) -> Vec<String> {
 pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker").args(arguments).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn is_docker_there(test: &str) -> bool {
-    static THERE: OnceLock<Result<(), String>> = OnceLock::new();
-    let there = THERE.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/images/make.sh");
-        let output = Command::new("docker").arg("version").output();
-        match output {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => return Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-            Err(error) => return Err(format!("no docker command: {error}")),
-        }
-        let made = Command::new("bash").arg(script).output().map_err(|e| e.to_string())?;
-        match made.status.success() {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&made.stderr).into_owned()),
-        }
-    });
-    let Err(why) = there else { return true };
-    assert!(!is_demanded(), "{test} needs Docker (run tests/ensure.sh docker): {why}");
-    eprintln!("SKIPPED {test}: it needs Docker (run tests/ensure.sh docker): {why}");
-    false
-}
-
-/// Whether a test that can't run here must fail instead of being skipped.
-pub(crate) fn is_demanded() -> bool {
-    std::env::var("CI").is_ok_and(|ci| ci == "true")
-        || std::env::var_os("PIPEYARD_REQUIRE_DOCKER").is_some()
 }
 
 pub(crate) fn spec(image: &str, commands: &[&str]) -> JobSpec {
