@@ -3,11 +3,12 @@
 //!
 //! Only the outside is used: the executable, Git, the API. Figures are medians unless their name says
 //! otherwise; machines are noisy, so a figure without its floor says little. Arguments choose parts:
-//! `idle`, `jobs`, `steps`, `log`, `webhooks`, `ghosts`, `queue`; without any, all are measured.
+//! `idle`, `jobs`, `steps`, `log`, `webhooks`, `hook`, `ghosts`, `queue`; without any, all are measured.
 
 mod figure;
 mod floors;
 mod ghosts;
+mod hook;
 mod queue;
 
 use std::{
@@ -51,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// The parts that arguments name; the last needs no installation.
-const PARTS: [&str; 7] = ["idle", "jobs", "steps", "log", "webhooks", "ghosts", "queue"];
+const PARTS: [&str; 8] = ["idle", "jobs", "steps", "log", "webhooks", "hook", "ghosts", "queue"];
 
 /// What is measured in this run.
 struct Chosen(Vec<String>);
@@ -93,6 +94,11 @@ async fn installation(chosen: &Chosen, figures: &mut Figures) -> anyhow::Result<
     }
     if chosen.has("webhooks") {
         webhooks(&pipeyard, &repo, &hook, figures).await?;
+    }
+    if chosen.has("hook") {
+        let sha = nothing_for_branches(&pipeyard, &repo).await;
+        let url = format!("{}{}", pipeyard.url(), hook.path);
+        figures.add(hook::hook_ms(&repo, &url, &hook.secret, &sha)?);
     }
     if chosen.has("ghosts") {
         let (behind, alone) = ghosts::wait(&pipeyard).await?;
@@ -257,17 +263,23 @@ async fn deliver(
     Ok(request.send().await?.status().as_u16())
 }
 
+/// A commit that has no pipeline for branches: what is measured is the acknowledgement, not the work
+/// after.
+async fn nothing_for_branches(pipeyard: &Installation, repo: &TestRepo) -> String {
+    let sha = repo.push_pipeline(
+        "when:\n  push: main\njobs:\n  one:\n    image: pipeyard/busybox:test\n    run: 'true'\n",
+    );
+    let _ = pipeyard.finished_run(&sha, SOON).await;
+    sha
+}
+
 async fn webhooks(
     pipeyard: &Installation,
     repo: &TestRepo,
     hook: &Hook,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    // Branches that no pipeline is for: what is measured is the acknowledgement, not the work after.
-    let sha = repo.push_pipeline(
-        "when:\n  push: main\njobs:\n  one:\n    image: pipeyard/busybox:test\n    run: 'true'\n",
-    );
-    let _ = pipeyard.finished_run(&sha, SOON).await;
+    let sha = nothing_for_branches(pipeyard, repo).await;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let hook = Arc::new(hook.clone());
     let places = Arc::new(Semaphore::new(256));
