@@ -1,5 +1,6 @@
 //! `pipectl`: the one executable. It joins the roles and the commands; it holds no rule of its own.
 
+mod admin;
 mod config;
 
 mod demo;
@@ -47,6 +48,9 @@ enum Command {
     Demo(demo::Demo),
     /// Print a new one-time login of a server on this machine.
     LoginCode(roles::LoginCode),
+    /// Look after the data of an installation on this machine.
+    #[command(subcommand)]
+    Admin(admin::Admin),
     /// Print a script that completes commands in your shell.
     Completion {
         /// The shell.
@@ -70,7 +74,8 @@ impl Command {
             | Self::Fleet(_)
             | Self::Proxy(_)
             | Self::Demo(_)
-            | Self::LoginCode(_) => pipeyard_private::umask(),
+            | Self::LoginCode(_)
+            | Self::Admin(_) => pipeyard_private::umask(),
             Self::Agent(_) => pipeyard_private::umask_for_others(),
             Self::Completion { .. } | Self::Reference | Self::Remote(_) => {}
         }
@@ -98,6 +103,7 @@ fn main() -> ExitCode {
                 Err(error) => Err(error),
             },
             Command::LoginCode(it) => it.main().await,
+            Command::Admin(it) => it.main(),
             Command::Completion { shell } => {
                 clap_complete::generate(
                     shell,

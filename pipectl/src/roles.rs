@@ -1,9 +1,15 @@
 //! The roles as subcommands: settings from file, environment and flags, then the role's own crate.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use pipeyard_fleet::{FleetConfig, agent::AgentConfig, proxy::ProxyConfig};
+use pipeyard_home::{Hold, HomeError, Role};
 use pipeyard_runner::RunnerConfig;
 use pipeyard_server::{ServerConfig, boot, http::login};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +25,17 @@ use crate::{
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
     ExitCode::from(2)
+}
+
+/// Takes a role's folder.
+pub(crate) fn claim(folder: &Path, role: Role) -> anyhow::Result<Hold> {
+    pipeyard_home::claim(folder, role).map_err(coded)
+}
+
+/// With the code behind which there is a page.
+pub(crate) fn coded(error: HomeError) -> anyhow::Error {
+    let code = error.code();
+    anyhow::anyhow!("{error} (pipectl explain {code})")
 }
 
 /// Logs to standard error; `PIPEYARD_LOG=debug` says more, `PIPEYARD_LOG_FORMAT=json` for machines.
@@ -43,7 +60,9 @@ impl Up {
     pub(crate) async fn main(self) -> anyhow::Result<()> {
         init_logs();
         let shutdown = shutdown_signal()?;
-        let (ended, ()) = tokio::join!(self.run(shutdown.clone()), self.announce(&shutdown));
+        let start = uuid::Uuid::new_v4().simple().to_string();
+        let (ended, ()) =
+            tokio::join!(self.run(&start, shutdown.clone()), self.announce(&start, &shutdown));
         ended
     }
 }
@@ -105,7 +124,9 @@ impl Server {
         let config = self.config()?;
         let url = config.url();
         let shutdown = shutdown_signal()?;
-        let state = boot::boot(config).await?;
+        let _hold = claim(&config.data_dir, Role::Server)?;
+        let mut state = boot::boot(config).await?;
+        state.start = std::env::var(crate::up::START).ok();
         if let Some(file) = &self.runner_token_file {
             boot::accept_runner_token(&state, file).await?;
         }
@@ -144,6 +165,7 @@ impl LoginCode {
             "{} holds no server's data: name the folder with --data",
             config.data_dir.display()
         );
+        pipeyard_home::check(&config.data_dir).map_err(coded)?;
         let state = boot::boot(config).await?;
         let code = login::mint_one_time_login(&state).await?;
         writeln!(std::io::stdout().lock(), "{code}").context("failed to print the code")
@@ -183,6 +205,7 @@ impl Fleet {
             .with("region", self.region)
             .table();
         let config: FleetConfig = self.file.settings("fleet", given)?;
+        let _hold = claim(&config.data_dir, Role::Fleet)?;
         pipeyard_fleet::run(config, shutdown_signal()?).await
     }
 }
@@ -212,6 +235,8 @@ impl Proxy {
             .with("state_file", text(&self.state_file))
             .table();
         let config: ProxyConfig = self.file.settings("proxy", given)?;
+        let folder = config.state_file.parent().filter(|folder| *folder != Path::new(""));
+        let _hold = claim(folder.unwrap_or(Path::new(".")), Role::Proxy)?;
         pipeyard_fleet::proxy::run(config, shutdown_signal()?).await
     }
 }
@@ -260,6 +285,7 @@ impl Agent {
             .with("tags", (!tags.is_empty()).then_some(tags))
             .table();
         let config: AgentConfig = self.file.settings("agent", given)?;
+        let _hold = claim(&config.root, Role::Agent)?;
         pipeyard_fleet::agent::run(config, shutdown_signal()?).await
     }
 }
@@ -304,6 +330,7 @@ impl Runner {
             .with("labels", labels)
             .table();
         let config: RunnerConfig = self.file.settings("runner", given)?;
+        let _hold = claim(&config.data_dir, Role::Runner)?;
         let drain = shutdown_signal()?;
         pipeyard_runner::run(config, drain.clone(), second_signal(drain)).await
     }

@@ -3,17 +3,37 @@
 //! Everything is under one data folder. The parts find each other by addresses and files that are
 //! decided here; nothing is passed in an argument that others could read from the process list.
 
-use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use pipeyard_home::{Hold, Process, Role};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::supervise::{self, Part};
+use crate::{
+    roles::{claim, coded},
+    supervise::{self, Part},
+};
 
 /// By these an existing data folder is known as one of `up`.
-pub(crate) const OURS: &[&str] = &["runner-token", "server", "runner", "fleet", "proxy"];
+pub(crate) const OURS: &[&str] =
+    &["runner-token", "server", "runner", "fleet", "proxy", pipeyard_home::HOME];
 /// By these the folder of a part is.
-const PARTS: &[&str] =
-    &["routes.json", "token", "fleet.db", "credentials.json", "pipeyard.sqlite", "key", "lock"];
+const PARTS: &[&str] = &[
+    "routes.json",
+    "token",
+    "fleet.db",
+    "credentials.json",
+    "pipeyard.sqlite",
+    "key",
+    "lock",
+    pipeyard_home::HOME,
+];
 
 /// Runs everything on this machine.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,9 +66,15 @@ pub(crate) struct Up {
 pub(crate) struct Layout {
     /// In the order of their start.
     pub(crate) parts: Vec<Part>,
-    /// The proxy's pid file.
-    pub(crate) proxy_pid: PathBuf,
+    /// The proxy's folder.
+    pub(crate) proxy: PathBuf,
 }
+
+/// Tells the server which start of it this is; its `/readyz` says it again, so that nobody takes
+/// another's server on the same port for the one that was started.
+pub(crate) const START: &str = "PIPEYARD_START";
+/// The header with which `/readyz` says it.
+const START_HEADER: &str = "x-pipeyard-start";
 
 impl Up {
     /// Makes the folders and says which processes to run.
@@ -141,48 +167,87 @@ impl Up {
                 true,
             ),
         ];
-        Ok(Layout { proxy_pid: data.join("proxy.pid"), parts })
+        Ok(Layout { proxy: data.join("proxy"), parts })
     }
 
-    /// Runs every part until `shutdown`.
+    /// Takes the data folder, and refuses one that is a copy, in whole or in part, before anything in
+    /// it is touched.
     ///
     /// # Errors
-    /// When a part can't be started at all.
-    pub(crate) async fn run(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let layout = self.layout()?;
+    /// When the folder is a copy, in use, or can't be written.
+    pub(crate) fn claim(&self) -> anyhow::Result<Hold> {
+        for folder in pipeyard_home::parts(&self.data) {
+            pipeyard_home::check(&folder).map_err(coded)?;
+        }
+        claim(&self.data, Role::Up)
+    }
+
+    /// Runs every part until `shutdown`. `start` names this start of the server.
+    ///
+    /// # Errors
+    /// When the data folder can't be used, or a part can't be started or refuses to work at its first
+    /// start.
+    pub(crate) async fn run(&self, start: &str, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let _hold = self.claim().inspect_err(|_| shutdown.cancel())?;
+        let mut layout = self.layout().inspect_err(|_| shutdown.cancel())?;
+        for part in layout.parts.iter_mut().filter(|part| part.name == "server") {
+            part.env.push((START.to_owned(), start.to_owned()));
+        }
         let tasks = TaskTracker::new();
+        let end = End { shutdown: shutdown.clone(), problem: Arc::default() };
         for part in layout.parts {
-            let stop = shutdown.clone();
+            let end = end.clone();
             if part.name == "proxy" {
-                if let Some(pid) = supervise::running(&layout.proxy_pid, "proxy") {
-                    tracing::info!(
-                        pid = pid.as_raw_nonzero().get(),
-                        "the proxy of an earlier start serves on"
-                    );
-                    tasks.spawn(adopt(part, pid, stop, self.stop_proxy));
+                let running = supervise::running(&layout.proxy, Role::Proxy, &part.pid_file);
+                if let Some(process) = running {
+                    tracing::info!(pid = process.pid(), "the proxy of an earlier start serves on");
+                    let folder = layout.proxy.clone();
+                    tasks.spawn(adopt(part, folder, process, end, self.stop_proxy));
                     continue;
                 }
                 if !self.stop_proxy {
-                    tasks.spawn(keep_unbound(part, stop));
+                    tasks.spawn(keep_unbound(part, end));
                     continue;
                 }
             }
-            let server = self.address();
+            let (server, start) = (self.address(), start.to_owned());
             tasks.spawn(async move {
                 // It would ask a server that isn't there yet, and complain.
                 if part.name == "runner" {
-                    ready(&server, &stop).await;
+                    ready(&server, &start, &end.shutdown).await;
                 }
-                if let Err(error) = supervise::keep_running(part, stop.clone()).await {
-                    tracing::error!(error = format!("{error:#}"), "a part can't be run");
-                    stop.cancel();
-                }
+                let kept = supervise::keep_running(part, end.shutdown.clone()).await;
+                end.unless_good(kept);
             });
         }
         shutdown.cancelled().await;
         tasks.close();
         tasks.wait().await;
-        Ok(())
+        let problem = end.problem.lock().unwrap_or_else(PoisonError::into_inner).take();
+        problem.map_or(Ok(()), Err)
+    }
+}
+
+/// How everything ends: asked to, or because a part can't work.
+#[derive(Debug, Clone)]
+struct End {
+    shutdown: CancellationToken,
+    /// The first problem; what follows from it isn't told.
+    problem: Arc<Mutex<Option<anyhow::Error>>>,
+}
+
+impl End {
+    fn unless_good(&self, kept: anyhow::Result<()>) {
+        let Err(error) = kept else { return };
+        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.shutdown.is_cancelled() {
+            problem.get_or_insert(error);
+        }
+        self.shutdown.cancel();
+    }
+
+    fn is_bad(&self) -> bool {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
@@ -197,9 +262,12 @@ impl Up {
     }
 
     /// Says, once the server is ready, where everything is and what comes next.
-    pub(crate) async fn announce(&self, shutdown: &CancellationToken) {
+    pub(crate) async fn announce(&self, start: &str, shutdown: &CancellationToken) {
         let address = self.address();
-        if !ready(&address, shutdown).await {
+        if !ready(&address, start, shutdown).await {
+            if !shutdown.is_cancelled() {
+                tracing::warn!(address, "the server isn't ready yet; its lines say why");
+            }
             return;
         }
         let data = fs::canonicalize(&self.data).unwrap_or_else(|_| self.data.clone());
@@ -219,11 +287,15 @@ impl Up {
 /// How long the server may take to become ready before nobody waits for it any more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until the server is ready; `false` if it isn't in time, or everything ends before.
-async fn ready(address: &str, shutdown: &CancellationToken) -> bool {
+/// Waits until the server of this start is ready; `false` if it isn't in time, or everything ends
+/// before.
+async fn ready(address: &str, start: &str, shutdown: &CancellationToken) -> bool {
     let Ok(client) = pipeyard_api::client::Client::new(address, None) else { return false };
+    let is_ours = |answer: &reqwest::Response| {
+        answer.headers().get(START_HEADER).is_some_and(|said| said.as_bytes() == start.as_bytes())
+    };
     let asked = async {
-        while client.open("/readyz", &[]).await.is_err() {
+        while !client.open("/readyz", &[]).await.is_ok_and(|answer| is_ours(&answer)) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -233,32 +305,39 @@ async fn ready(address: &str, shutdown: &CancellationToken) -> bool {
     }
 }
 
-/// Keeps an unbound part running; at the end it is left alone.
-async fn keep_unbound(part: Part, shutdown: CancellationToken) {
-    let name = part.name.clone();
+/// Keeps an unbound part running; at the end it is left alone, unless nothing came of this start.
+async fn keep_unbound(part: Part, end: End) {
+    let stop = CancellationToken::new();
+    let keeping = supervise::keep_running(part, stop.clone());
+    tokio::pin!(keeping);
     tokio::select! {
-        ended = supervise::keep_running(part, CancellationToken::new()) => {
-            if let Err(error) = ended {
-                tracing::error!(part = %name, error = format!("{error:#}"), "a part can't be run");
-                shutdown.cancel();
-            }
+        kept = keeping.as_mut() => return end.unless_good(kept),
+        () = end.shutdown.cancelled() => {}
+    }
+    if end.is_bad() {
+        stop.cancel();
+        if let Err(error) = keeping.await {
+            tracing::warn!(error = format!("{error:#}"), "a part didn't end well");
         }
-        () = shutdown.cancelled() => {}
     }
 }
 
 /// Watches a proxy that an earlier `up` started, and takes over when it dies.
-async fn adopt(part: Part, pid: rustix::process::Pid, shutdown: CancellationToken, stop: bool) {
+async fn adopt(part: Part, folder: PathBuf, process: Process, end: End, stop: bool) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {
-                if supervise::running(&part.pid_file, &part.name).is_none() {
-                    return keep_unbound(part, shutdown).await;
+                if !process.is_alive() {
+                    return match supervise::running(&folder, Role::Proxy, &part.pid_file) {
+                        // Somebody else started one there meanwhile.
+                        Some(other) => Box::pin(adopt(part, folder, other, end, stop)).await,
+                        None => keep_unbound(part, end).await,
+                    };
                 }
             }
-            () = shutdown.cancelled() => {
+            () = end.shutdown.cancelled() => {
                 if stop {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                    let _ = process.signal(rustix::process::Signal::TERM);
                 }
                 return;
             }

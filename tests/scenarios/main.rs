@@ -7,6 +7,7 @@ mod bad_input_steps;
 mod deploys;
 mod deploys_sick;
 mod docs;
+mod homes;
 mod pushes;
 mod slim_hook;
 mod tests_of_jobs;

@@ -8,6 +8,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("pipeyard-model", &[]),
     ("pipeyard-mask", &[]),
     ("pipeyard-private", &[]),
+    ("pipeyard-home", &["pipeyard-private"]),
     ("pipeyard-pipelines", &["pipeyard-model"]),
     ("pipeyard-dora", &["pipeyard-model"]),
     ("pipeyard-git", &["pipeyard-model"]),
@@ -72,6 +73,7 @@ const OURS: &[(&str, &[&str])] = &[
         &[
             "pipeyard-model",
             "pipeyard-private",
+            "pipeyard-home",
             "pipeyard-api",
             "pipeyard-cli",
             "pipeyard-server",

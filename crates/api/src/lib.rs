@@ -7,6 +7,7 @@
 pub mod client;
 pub mod deploys;
 pub mod error;
+pub mod homes;
 pub mod hooks;
 pub mod runner;
 pub mod test_report;

@@ -13,6 +13,8 @@ use pipeyard_api::{
     views::{Login, Me},
 };
 
+use pipeyard_home::{Hold, Role};
+
 use super::{
     Parts,
     ports::{HOSTS, Ports},
@@ -28,6 +30,7 @@ pub(super) const LOG: &str = "parts.log";
 pub(crate) struct Running {
     dir: PathBuf,
     client: Client,
+    _hold: Hold,
 }
 
 impl Running {
@@ -35,6 +38,7 @@ impl Running {
     pub(crate) async fn start(dir: &Path, ports: Ports, parts: &Parts) -> anyhow::Result<Self> {
         let dir = dir.to_path_buf();
         let up = up(&dir, ports);
+        let hold = up.claim()?;
         supervise::relay_to(fs::File::create(dir.join(LOG))?);
         let layout = up.layout()?;
         let fleet = format!("http://{}", up.fleet_listen);
@@ -67,7 +71,7 @@ impl Running {
         let client = Client::new(&url, me.token)?;
         let code = login_code(&dir).await?;
         tell(&format!("everything runs; look on: {url}/login#code={code}"));
-        Ok(Self { dir, client })
+        Ok(Self { dir, client, _hold: hold })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -196,13 +200,19 @@ pub(crate) async fn take_down(data: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let dir = fs::canonicalize(data)?;
+    // What a copy names belongs to the original: its processes and containers stay.
+    for folder in pipeyard_home::parts(&dir) {
+        pipeyard_home::check(&folder)?;
+    }
     for name in ["server", "runner", "fleet", "proxy", "host1", "host2", "host3"] {
-        let role = if name.starts_with("host") { "agent" } else { name };
-        if let Some(pid) = supervise::running(&dir.join(format!("{name}.pid")), role) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            let gone = || async {
-                supervise::running(&dir.join(format!("{name}.pid")), role).is_none().then_some(())
-            };
+        let (role, folder) = match Role::parse(name) {
+            Some(role) => (role, dir.join(name)),
+            None => (Role::Agent, dir.join("hosts").join(name)),
+        };
+        let pid_file = dir.join(format!("{name}.pid"));
+        if let Some(process) = supervise::running(&folder, role, &pid_file) {
+            let _ = process.signal(rustix::process::Signal::TERM);
+            let gone = || async { (!process.is_alive()).then_some(()) };
             wait_for(&format!("{name} ends"), gone).await?;
         }
     }

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -24,7 +24,18 @@ async fn alive() -> &'static str {
 /// The process can do its work: the database answers, and it isn't stopping.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = String), (status = 503, body = String)))]
-async fn ready(State(state): State<AppState>) -> (StatusCode, &'static str) {
+async fn ready(State(state): State<AppState>) -> Response {
+    let mut answer = is_ready(&state).await.into_response();
+    // Whoever started this process knows by it that it speaks with this process.
+    if let Some(start) = &state.start
+        && let Ok(start) = HeaderValue::from_str(start)
+    {
+        answer.headers_mut().insert("x-pipeyard-start", start);
+    }
+    answer
+}
+
+async fn is_ready(state: &AppState) -> (StatusCode, &'static str) {
     if state.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
