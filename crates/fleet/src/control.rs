@@ -9,7 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pipeyard_model::fleet::{
-    ArmReport, ControlError, ServiceDefinition, ServicePlatform, SetWeight, TrafficReport,
+    ArmReport, ControlError, ServiceDefinition, ServiceHealth, ServicePlatform, SetWeight,
+    TrafficReport,
 };
 
 use crate::{
@@ -221,6 +222,21 @@ pub(crate) async fn get_traffic(
     let status = status
         .ok_or_else(|| Refused::not_found(format!("{application}/{group} has no traffic yet")))?;
     Ok(Json(report(&fleet, &application, &group, status).await?))
+}
+
+/// `GET /health/{application}/{group}`.
+pub(crate) async fn get_health(
+    State(fleet): State<Arc<Fleet>>,
+    Path((application, group)): Names,
+) -> Result<Json<ServiceHealth>, Refused> {
+    if fleet.db.service(&application, &group).await?.is_none() {
+        return Err(Refused::not_found(format!("no service {application}/{group}")));
+    }
+    let known = fleet.vitals.health(&fleet, &application, &group).await?;
+    known.map(Json).ok_or_else(|| {
+        let text = format!("{application}/{group} wasn't looked at yet; ask again in a second");
+        Refused::new(StatusCode::SERVICE_UNAVAILABLE, "not_looked_at", text)
+    })
 }
 
 async fn report(

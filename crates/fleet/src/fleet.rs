@@ -10,8 +10,10 @@ use std::{
 use anyhow::Context;
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderValue, header},
     middleware,
+    response::Response,
     routing::{get, post, put},
 };
 use pipeyard_listen::{Limits, Listener};
@@ -27,11 +29,11 @@ use crate::{
     control,
     credentials::Credentials,
     db::Db,
-    engine::{self, Containers, Engine, Routes},
+    engine::{self, Containers, Engine, Routes, Vitals},
     files::refuse_public,
     http_client,
     proxy::{ProxyClient, default_admin},
-    token::{self, Token},
+    token::{self, SharedToken},
 };
 
 /// How to run the fleet.
@@ -74,6 +76,8 @@ pub fn default_region() -> String {
 /// What all parts of the fleet share.
 #[derive(Debug)]
 pub(crate) struct Fleet {
+    /// The label of everything that it makes.
+    pub(crate) id: String,
     pub(crate) region: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) credentials: Credentials,
@@ -82,6 +86,7 @@ pub(crate) struct Fleet {
     pub(crate) agents: Agents,
     pub(crate) engine: Engine,
     pub(crate) routes: Routes,
+    pub(crate) vitals: Vitals,
     pub(crate) containers: Containers,
     pub(crate) http: reqwest::Client,
 }
@@ -117,10 +122,11 @@ pub async fn run_by(
     let credentials = Credentials::load(data)?;
     let (db, id) = Db::open(&data.join("fleet.db")).await?;
     let http = http_client()?;
-    let proxy_token = Token::shared(&config.proxy_token_file)?;
-    let proxy = ProxyClient::new(config.proxy_admin, proxy_token, http.clone());
+    let proxy_token = SharedToken::open(&config.proxy_token_file)?;
+    let proxy = ProxyClient::sharing(config.proxy_admin, proxy_token, http.clone());
     let (engine, orders) = Engine::new();
     let fleet = Arc::new(Fleet {
+        id: id.clone(),
         region: config.region,
         clock,
         credentials,
@@ -129,6 +135,7 @@ pub async fn run_by(
         agents: Agents::default(),
         engine,
         routes: Routes::new(proxy),
+        vitals: Vitals::default(),
         containers: Containers::connect(config.docker_host.as_deref(), id.clone())?,
         http,
     });
@@ -142,6 +149,21 @@ pub async fn run_by(
     listener.serve(router(&fleet), shutdown.clone(), FAREWELL).await;
     shutdown.cancel();
     while driving.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Gives the fleet in this data folder another identity: what a restored copy needs, so that it never
+/// takes the original's containers for its own. What should serve is made anew at its start. The fleet
+/// must not run.
+///
+/// # Errors
+/// When the database can't be opened or written.
+pub async fn renew_identity(data_dir: &Path) -> anyhow::Result<()> {
+    let database = data_dir.join("fleet.db");
+    if database.exists() {
+        let (db, _) = Db::open(&database).await?;
+        db.renew_identity().await?;
+    }
     Ok(())
 }
 
@@ -160,6 +182,16 @@ pub async fn remove_everything(data_dir: &Path) -> anyhow::Result<()> {
     Ok(Containers::connect(None, id)?.remove_all().await?)
 }
 
+/// Says the time by the fleet's clock. The HTTP library keeps the header for a second by a clock that
+/// it believes to go forward only: set back, it would say the old time until the clock is there again.
+async fn dated(State(fleet): State<Arc<Fleet>>, mut response: Response) -> Response {
+    let date = fleet.clock.now().to_jiff().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(date) = HeaderValue::from_str(&date) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
+}
+
 fn router(fleet: &Arc<Fleet>) -> Router {
     let admin = Arc::new(vec![fleet.credentials.token.clone()]);
     let agent = Arc::new(vec![fleet.credentials.agent_token.clone()]);
@@ -174,6 +206,7 @@ fn router(fleet: &Arc<Fleet>) -> Router {
             "/traffic/{application}/{group}",
             post(control::set_weight).get(control::get_traffic),
         )
+        .route("/health/{application}/{group}", get(control::get_health))
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), token::require));
     let store = Router::new()
@@ -197,5 +230,6 @@ fn router(fleet: &Arc<Fleet>) -> Router {
         .merge(fetch)
         .merge(agents)
         .route("/healthz", get(async || "ok\n"))
+        .layer(middleware::map_response_with_state(Arc::clone(fleet), dated))
         .with_state(Arc::clone(fleet))
 }

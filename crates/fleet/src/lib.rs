@@ -34,6 +34,11 @@
 //! option, traffic shifts by itself, by the deployment configuration: at once, in two steps
 //! (canary) or linearly. The first deployment of a group has no old set and never waits.
 //!
+//! **What serves is kept alive.** Each service is looked at every second: what is stopped, paused,
+//! removed or cut off of a set that should run is brought back, in pauses that grow while it keeps
+//! dying. `GET /health/{application}/{group}` says how it stands and which outages there were. A
+//! program on a host is only looked at: starting it is its host's business.
+//!
 //! **Rolling** (`Server`): hosts are chosen by the group's `onPremisesTagSet`, where each group of
 //! tags must match and one tag of a group is enough, or by `onPremisesInstanceTagFilters`, which is
 //! one such group. The deployment configuration's minimum of healthy hosts sizes the batches.
@@ -60,7 +65,9 @@ mod token;
 
 pub use credentials::{AccessKey, Credentials};
 pub use deployment::{DeploymentStatus, Diagnostics, LifecycleErrorCode};
-pub use fleet::{FleetConfig, default_listen, default_region, remove_everything, run, run_by};
+pub use fleet::{
+    FleetConfig, default_listen, default_region, remove_everything, renew_identity, run, run_by,
+};
 pub use token::Token;
 
 /// A client for loopback HTTP, as every part of the fleet uses it.

@@ -2,7 +2,7 @@
 //! definitions, traffic weights, and what the proxy counted.
 //!
 //! CodeDeploy has no word for a port, a health path or a traffic weight of one's own, so the fleet
-//! adds two small resources next to it, both under `Authorization: Bearer <token>`:
+//! adds small resources next to it, all under `Authorization: Bearer <token>`:
 //!
 //! | request | body | answer |
 //! |---|---|---|
@@ -10,6 +10,7 @@
 //! | `GET /services/{application}/{group}` | | [`ServiceDefinition`] |
 //! | `POST /traffic/{application}/{group}` | [`SetWeight`] | [`TrafficReport`] |
 //! | `GET /traffic/{application}/{group}` | | [`TrafficReport`] |
+//! | `GET /health/{application}/{group}` | | [`ServiceHealth`] |
 //!
 //! An error is `{"code": "...", "message": "..."}` with a 4xx or 5xx status ([`ControlError`]).
 
@@ -91,6 +92,67 @@ fn sixty() -> u32 {
 
 fn thirty() -> u32 {
     30
+}
+
+/// Whether a service serves its users, as the fleet sees it by health checks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceHealth {
+    /// Which fleet says so; outages are numbered by it.
+    pub fleet: String,
+    /// How it stands.
+    pub state: ServingState,
+    /// Since when it stands so.
+    pub since: Timestamp,
+    /// Containers or hosts in the traffic that answer their health check.
+    pub healthy: u32,
+    /// Those that should.
+    pub wanted: u32,
+    /// What is wrong and what is done about it.
+    pub reason: Option<String>,
+    /// When it was looked at.
+    pub at: Timestamp,
+    /// Times in which nobody was served, newest first.
+    pub outages: Vec<Outage>,
+}
+
+/// How it stands with a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServingState {
+    /// Nothing was released to it yet.
+    Nothing,
+    /// All that should serve does.
+    Serving,
+    /// Users are served, by fewer than should be.
+    Impaired,
+    /// Nobody is served.
+    Down,
+}
+
+impl ServingState {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Serving => "serving",
+            Self::Impaired => "impaired",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A time in which a service answered nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outage {
+    /// Its number in its fleet.
+    pub id: i64,
+    /// When it began.
+    pub began: Timestamp,
+    /// When users were served again; none while it lasts.
+    pub ended: Option<Timestamp>,
+    /// Why, as far as it was seen.
+    pub reason: String,
 }
 
 /// Moves traffic to the new version of a deployment that is `Ready`.

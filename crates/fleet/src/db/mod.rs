@@ -8,6 +8,7 @@ mod bundles;
 mod commands;
 mod deployments;
 mod instances;
+mod outages;
 mod steps;
 mod tags;
 mod traffic;
@@ -70,6 +71,13 @@ impl Db {
             .await?;
         let id = sqlx::query_scalar!("SELECT id FROM fleet").fetch_one(&write).await?;
         Ok((Self { write, read }, id))
+    }
+
+    /// Another id: nothing that was made before belongs to this fleet any more.
+    pub(crate) async fn renew_identity(&self) -> Result<()> {
+        let id = uuid::Uuid::now_v7().to_string();
+        sqlx::query!("UPDATE fleet SET id = ?", id).execute(&self.write).await?;
+        Ok(())
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {

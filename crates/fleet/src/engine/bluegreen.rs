@@ -13,6 +13,7 @@ use super::{
     docker::ReplicaState,
     ended, set,
     sets::{self, Start},
+    vitals,
 };
 use crate::{
     aws::{Plan, Shift, lookup},
@@ -31,6 +32,10 @@ pub(super) async fn advance(
     {
         let why = ("MANUAL_STOP", "stopped on request; the old version has all traffic");
         revert(fleet, deployment, DeploymentStatus::Stopped, Some(why)).await?;
+        return Ok(Flow::Again);
+    }
+    if let Some(phase) = sooner(fleet, deployment).await? {
+        set(fleet, id, |d| d.phase = phase).await?;
         return Ok(Flow::Again);
     }
     match deployment.phase {
@@ -64,6 +69,34 @@ pub(super) async fn advance(
         Phase::Reverting { end } => back(fleet, deployment, end).await,
         Phase::Done => Ok(Flow::Again),
     }
+}
+
+/// The same phase with a nearer end, if its end is further away than it can be: the clock was set back
+/// since it was written.
+async fn sooner(fleet: &Fleet, deployment: &Deployment) -> Result<Option<Phase>, EngineError> {
+    let now = fleet.clock.now();
+    let minutes = |minutes: u32| Duration::from_secs(u64::from(minutes) * 60);
+    let (until, most) = match deployment.phase {
+        Phase::Ready { until } => (until, minutes(deployment.settings.ready_minutes.unwrap_or(0))),
+        Phase::Keeping { until } => (until, minutes(deployment.settings.termination_minutes)),
+        Phase::Shifting { step, until } => {
+            let before = step.checked_sub(1);
+            let shift = match lookup(&fleet.db, &deployment.config).await? {
+                Some(Plan::Ecs(shift)) => shift,
+                _ => Shift::AllAtOnce,
+            };
+            let wait = before.and_then(|before| shift.step(before)).map(|(_, wait)| wait);
+            (until, wait.unwrap_or_default())
+        }
+        _ => return Ok(None),
+    };
+    let end = now + most;
+    Ok((until > end).then_some(match deployment.phase {
+        Phase::Ready { .. } => Phase::Ready { until: end },
+        Phase::Keeping { .. } => Phase::Keeping { until: end },
+        Phase::Shifting { step, .. } => Phase::Shifting { step, until: end },
+        phase => phase,
+    }))
 }
 
 /// Turns round. The weight goes to zero with the phase, so that no derived route has it.
@@ -188,6 +221,15 @@ async fn shift(fleet: &Fleet, deployment: &Deployment, step: u32) -> Result<Flow
         Some(Plan::Ecs(shift)) => shift,
         _ => Shift::AllAtOnce,
     };
+    // A set that waited for a word may have died meanwhile.
+    if step == 0
+        && let Some(why) = sets::answers(fleet, deployment).await?
+    {
+        let text = format!("the new version doesn't answer any more: {why}");
+        let why = Some(("CUSTOMER_APPLICATION_UNHEALTHY", text.as_str()));
+        revert(fleet, deployment, DeploymentStatus::Failed, why).await?;
+        return Ok(Flow::Again);
+    }
     let now = fleet.clock.now();
     let Some((weight, wait)) = plan.step(step) else {
         let minutes = u64::from(deployment.settings.termination_minutes);
@@ -248,6 +290,7 @@ async fn back(
     end: DeploymentStatus,
 ) -> Result<Flow, EngineError> {
     sync(fleet, deployment, "revert").await?;
+    restore(fleet, deployment).await?;
     let new = fleet.containers.list(Some(&deployment.id)).await?;
     sets::remove(fleet, deployment, &new, "revert").await?;
     note(fleet, deployment, |target, _| {
@@ -258,6 +301,45 @@ async fn back(
     })
     .await?;
     finish(fleet, deployment, end).await
+}
+
+/// The old set may have been stopped or have died meanwhile: it is brought back, and only what
+/// answers its health check is called restored.
+async fn restore(fleet: &Fleet, deployment: &Deployment) -> Result<(), EngineError> {
+    let (application, group) = (&deployment.application, &deployment.group);
+    let Some(good) = fleet.db.last_good(application, group, &deployment.id).await? else {
+        return Ok(());
+    };
+    let step =
+        fleet.db.begin_step(&deployment.id, None, "restore", &good.id, fleet.clock.now()).await?;
+    let made = {
+        let _alone = vitals::alone(fleet, application, group).await;
+        sets::make(fleet, &good).await
+    };
+    let answer = match made {
+        Ok(()) => {
+            sync(fleet, deployment, "restore").await?;
+            sets::answers(fleet, &good).await?
+        }
+        Err(error) if error.permanent().is_some() => Some(error.to_string()),
+        Err(error) => return Err(error),
+    };
+    let outcome = answer.clone().unwrap_or_else(|| "healthy".to_owned());
+    fleet.db.end_step(step, &outcome, fleet.clock.now()).await?;
+    if let Some(why) = answer {
+        tracing::error!(deployment = deployment.id, why, "the old version doesn't answer");
+        set(fleet, &deployment.id, |d| {
+            let told = d.error.take();
+            let code = told.as_ref().map_or("CUSTOMER_APPLICATION_UNHEALTHY", |e| &e.code);
+            let before = told.as_ref().map_or("", |e| &e.message);
+            let message = format!("{before}. The old version doesn't serve: {why}")
+                .trim_start_matches(". ")
+                .to_owned();
+            d.error = Some(crate::deployment::ErrorInformation { code: code.to_owned(), message });
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn finish(

@@ -18,8 +18,8 @@ use bollard::{
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
-        LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
-        UploadToContainerOptionsBuilder,
+        LogsOptionsBuilder, RemoveContainerOptionsBuilder, RestartContainerOptionsBuilder,
+        StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
     },
 };
 use futures_util::{StreamExt, TryStreamExt};
@@ -55,6 +55,8 @@ pub(super) struct Replica {
     pub(super) index: u32,
     pub(super) address: SocketAddr,
     pub(super) state: ReplicaState,
+    /// The state in Docker's words: `Exited (137) 3 seconds ago`.
+    pub(super) words: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,13 @@ pub(super) enum ReplicaState {
     /// Never started.
     Created,
     Running,
-    /// Ended; Docker may be about to restart it.
+    /// Frozen by somebody.
+    Paused,
+    /// It runs without a network: nobody can reach it.
+    Detached,
+    /// Ended; Docker is about to start it again.
+    Restarting,
+    /// Ended; nobody starts it again but us.
     Down,
 }
 
@@ -116,6 +124,8 @@ impl Containers {
         let replicas = found.into_iter().filter_map(|container| {
             let labels = container.labels?;
             let label = |name: &str| labels.get(name).cloned();
+            let networks = container.network_settings.and_then(|settings| settings.networks);
+            let attached = networks.is_none_or(|networks| !networks.is_empty());
             Some(Replica {
                 id: container.id?,
                 deployment: label(DEPLOYMENT)?,
@@ -124,11 +134,13 @@ impl Containers {
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, label(PORT)?.parse().ok()?)),
                 state: match container.state? {
                     ContainerSummaryStateEnum::CREATED => ReplicaState::Created,
-                    ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED => {
-                        ReplicaState::Running
-                    }
+                    ContainerSummaryStateEnum::RUNNING if attached => ReplicaState::Running,
+                    ContainerSummaryStateEnum::RUNNING => ReplicaState::Detached,
+                    ContainerSummaryStateEnum::PAUSED => ReplicaState::Paused,
+                    ContainerSummaryStateEnum::RESTARTING => ReplicaState::Restarting,
                     _ => ReplicaState::Down,
                 },
+                words: container.status.unwrap_or_default(),
             })
         });
         let mut replicas: Vec<Replica> = replicas.collect();
@@ -136,21 +148,48 @@ impl Containers {
         Ok(replicas)
     }
 
-    /// Makes and starts what is missing of a set. May be repeated.
+    /// Makes what is missing of a set, and starts what is down. May be repeated.
     pub(super) async fn ensure(&self, set: Set<'_>) -> Result<(), DockerError> {
         let present = self.list(Some(set.deployment)).await?;
+        let mut standing = Vec::new();
         for replica in &present {
-            // One that never started may have no bundle in it.
-            if replica.state == ReplicaState::Created || replica.index >= set.container.replicas {
+            let kept = replica.index < set.container.replicas
+                && match replica.state {
+                    ReplicaState::Running | ReplicaState::Restarting => true,
+                    ReplicaState::Paused => self.unpause(&replica.id).await.is_ok(),
+                    // Its port may be another's by now: then it is made anew.
+                    ReplicaState::Down => self.start(&replica.id).await.is_ok(),
+                    // One that never started may have no bundle in it.
+                    ReplicaState::Created | ReplicaState::Detached => false,
+                };
+            if kept {
+                standing.push(replica.index);
+            } else {
                 self.remove(&replica.id).await?;
             }
         }
-        let started = |index: u32| {
-            present.iter().any(|r| r.index == index && r.state != ReplicaState::Created)
-        };
-        let missing = (0..set.container.replicas).filter(|index| !started(*index));
+        let missing = (0..set.container.replicas).filter(|index| !standing.contains(index));
         let making = missing.map(|index| self.create(set, index));
         futures_util::stream::iter(making).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// Starts a container that ended. One that runs is fine.
+    pub(super) async fn start(&self, id: &str) -> Result<(), DockerError> {
+        match self.docker.start_container(id, None).await {
+            Err(error) if status(&error) != Some(304) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a container go on that somebody froze.
+    pub(super) async fn unpause(&self, id: &str) -> Result<(), DockerError> {
+        Ok(self.docker.unpause_container(id).await?)
+    }
+
+    /// Ends a container's program and starts it again.
+    pub(super) async fn restart(&self, id: &str) -> Result<(), DockerError> {
+        let options = RestartContainerOptionsBuilder::default().t(3).build();
+        Ok(self.docker.restart_container(id, Some(options)).await?)
     }
 
     async fn create(&self, set: Set<'_>, index: u32) -> Result<(), DockerError> {
@@ -227,7 +266,9 @@ impl Containers {
             }),
             ..ContainerCreateBody::default()
         };
-        let name = format!("pipeyard-{}-{index}", set.deployment);
+        // A copy of a fleet has the same deployments.
+        let own = self.fleet.get(self.fleet.len().saturating_sub(6)..).unwrap_or_default();
+        let name = format!("pipeyard-{}-{index}-{own}", set.deployment);
         for pulled in [false, true] {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             match self.docker.create_container(Some(options), body.clone()).await {
@@ -274,7 +315,7 @@ impl Containers {
         self.remove(id).await
     }
 
-    async fn remove(&self, id: &str) -> Result<(), DockerError> {
+    pub(super) async fn remove(&self, id: &str) -> Result<(), DockerError> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match self.docker.remove_container(id, Some(options)).await {
             // 409: somebody else is removing it already.

@@ -2,12 +2,14 @@
 //!
 //! A deployment has one task. It reads the row, does the next thing, writes the row, and so on;
 //! each thing may be repeated, so a kill at any moment costs at most a repetition. What Docker,
-//! the proxy and the hosts have is looked at again instead of remembered. Every ten seconds the
-//! engine compares the whole: containers that nobody owns are removed, a set that serves and lost
-//! containers gets them back, and the proxy is told again what it should have.
+//! the proxy and the hosts have is looked at again instead of remembered. Every second each service
+//! is looked at, and what is down of a set that should run is brought back. Every ten seconds the
+//! engine compares the whole: containers that nobody owns are removed, and the proxy is told again
+//! what it should have.
 
 mod batch;
 mod bluegreen;
+mod care;
 mod docker;
 mod health;
 mod host;
@@ -15,6 +17,7 @@ mod reconcile;
 mod rolling;
 mod routes;
 mod sets;
+mod vitals;
 
 use std::{
     collections::HashMap,
@@ -31,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use docker::{Containers, DockerError};
 pub(crate) use routes::Routes;
+pub(crate) use vitals::Vitals;
 
 use crate::{
     bundles::{BundleError, locate, repack},
@@ -165,6 +169,7 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut orders: Orders, shutdown: Cancell
     let mut broom = tokio::time::interval(Duration::from_secs(3_600));
     let mut tick = tokio::time::interval(RECONCILE);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    drivers.spawn(watch(Arc::clone(&fleet), shutdown.clone()));
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -204,6 +209,22 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut orders: Orders, shutdown: Cancell
         }
     }
     drivers.shutdown().await;
+}
+
+/// Looks at every service each second. A look that takes long, say because an image must be fetched,
+/// holds up its own service only.
+async fn watch(fleet: Arc<Fleet>, shutdown: CancellationToken) {
+    let mut looks = JoinSet::new();
+    let mut tick = tokio::time::interval(vitals::LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            _ = tick.tick() => vitals::look(&fleet, &mut looks).await,
+        }
+        while looks.try_join_next().is_some() {}
+    }
+    looks.shutdown().await;
 }
 
 async fn drive(fleet: Arc<Fleet>, id: String) {

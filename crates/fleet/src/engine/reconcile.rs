@@ -1,11 +1,10 @@
-//! Comparing the whole: what runs with what the rows say. Repairs what differs, whoever did it.
+//! Comparing the whole: what runs with what the rows say. What nobody owns is removed; what is
+//! missing is [`super::vitals`]' business.
 
 use std::time::Duration;
 
-use pipeyard_model::fleet::ServicePlatform;
-
-use super::{EngineError, sets};
-use crate::{deployment::Platform, fleet::Fleet};
+use super::EngineError;
+use crate::fleet::Fleet;
 
 /// How long a bundle is kept that no recent deployment names.
 const KEEP_BUNDLES: Duration = Duration::from_secs(30 * 86_400);
@@ -28,16 +27,9 @@ async fn try_compare(fleet: &Fleet) -> Result<(), EngineError> {
     let running = fleet.containers.list(None).await?;
     let services = fleet.db.services().await?;
     let mut owners = fleet.db.active_ids().await?;
-    let mut serving = Vec::new();
-    for (application, group, definition) in &services {
-        if let Some(good) = fleet.db.last_good(application, group, "").await? {
-            owners.push(good.id.clone());
-            let container = matches!(definition.platform, ServicePlatform::Container(_));
-            let idle = fleet.db.active_in(application, group).await?.is_none();
-            if container && idle && good.platform == Platform::Ecs {
-                serving.push(good);
-            }
-        }
+    for (application, group, _) in &services {
+        let good = fleet.db.last_good(application, group, "").await?;
+        owners.extend(good.map(|good| good.id));
     }
     for replica in running.iter().filter(|replica| !owners.contains(&replica.deployment)) {
         tracing::info!(
@@ -46,17 +38,6 @@ async fn try_compare(fleet: &Fleet) -> Result<(), EngineError> {
             "nobody's: removed"
         );
         fleet.containers.retire(&replica.id).await?;
-    }
-    for good in serving {
-        let ServicePlatform::Container(container) = &good.settings.service.platform else {
-            continue;
-        };
-        let present = running.iter().filter(|r| r.deployment == good.id).count();
-        if present < usize::try_from(container.replicas).unwrap_or(usize::MAX) {
-            tracing::warn!(deployment = good.id, present, "containers are gone: made again");
-            sets::make(fleet, &good).await?;
-            fleet.routes.sync(fleet, &good.application, &good.group, "replaced").await?;
-        }
     }
     Ok(())
 }

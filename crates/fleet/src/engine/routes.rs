@@ -6,7 +6,7 @@
 //! is the epoch that fences an older one out.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -54,6 +54,11 @@ impl Routes {
         group: &str,
     ) -> Result<Option<RouteStatus>, ProxyError> {
         self.proxy.get(&format!("{application}/{group}")).await
+    }
+
+    /// What the proxy serves, by name of the service.
+    pub(super) async fn all(&self) -> Result<BTreeMap<String, RouteStatus>, ProxyError> {
+        self.proxy.all().await
     }
 
     /// Brings the proxy to what the database says. Does nothing if it is there already.

@@ -110,6 +110,33 @@ pub(super) async fn become_healthy(
     }
 }
 
+/// Waits until every container of a set that served before answers its health check; otherwise says
+/// what the last of them did instead.
+pub(super) async fn answers(
+    fleet: &Fleet,
+    deployment: &Deployment,
+) -> Result<Option<String>, EngineError> {
+    let container = container(deployment)?;
+    let limit = Duration::from_secs(u64::from(container.healthy_within));
+    let began = Instant::now();
+    loop {
+        let set = fleet.containers.list(Some(&deployment.id)).await?;
+        let mut wrong = (set.len() < usize::try_from(container.replicas).unwrap_or(usize::MAX))
+            .then(|| "a container is gone".to_owned());
+        for replica in &set {
+            if let Some(why) =
+                health::probe(&fleet.http, replica.address, &container.health_path).await
+            {
+                wrong = Some(format!("container {}: {why}", replica.index));
+            }
+        }
+        if wrong.is_none() || began.elapsed() > limit {
+            return Ok(wrong);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 async fn sick(fleet: &Fleet, replica: &Replica, text: String) -> Diagnostics {
     let mut diagnostics = Diagnostics::new(LifecycleErrorCode::UnknownError, text);
     diagnostics.log_tail = fleet.containers.log_tail(&replica.id).await;
