@@ -19,6 +19,7 @@ pub mod openapi;
 pub mod outgoing;
 pub mod providers;
 pub mod seal;
+pub mod serving;
 pub mod state;
 pub mod tasks;
 pub mod tokens;

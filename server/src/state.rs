@@ -16,6 +16,7 @@ use crate::{
     mirror::Mirrors,
     providers::{ConfiguredProviders, Providers},
     seal::Seal,
+    serving::Readings,
 };
 
 /// Event streams that may be open at once.
@@ -42,6 +43,10 @@ pub struct AppState {
     pub logs: Arc<Logs>,
     /// Who carries deployments out.
     pub providers: Arc<dyn Providers>,
+    /// How it stands with what serves.
+    pub readings: Arc<Readings>,
+    /// Which start of this process it is, in the words of whoever started it; said by `/readyz`.
+    pub start: Option<String>,
     /// Wrong sign-ins of the last minute.
     pub logins: Arc<LoginLimit>,
     /// Numbers for Prometheus.
@@ -78,6 +83,8 @@ impl AppState {
             clock,
             config: Arc::new(config),
             installation,
+            readings: Arc::default(),
+            start: None,
             logins: Arc::default(),
             metrics: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),

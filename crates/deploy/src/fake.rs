@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use pipeyard_model::{
     Clock, IntentId, Timestamp,
-    fleet::{ArmReport, LatencyHistogram, TrafficReport},
+    fleet::{ArmReport, LatencyHistogram, Outage, ServiceHealth, ServingState, TrafficReport},
 };
 
 use crate::provider::{
@@ -64,6 +64,9 @@ struct Inner {
     traffic: BTreeMap<GroupName, Traffic>,
     rate: u64,
     canary_errors: f64,
+    /// Why nothing that serves answers.
+    dead: Option<String>,
+    outages: Vec<Outage>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -122,6 +125,19 @@ impl FakeProvider {
         let mut inner = self.lock();
         inner.canary_errors = canary_errors;
         inner.rate = rate;
+    }
+
+    /// What serves is dead for this reason, which is an outage, or is alive again.
+    pub fn set_dead(&self, reason: Option<&str>) {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        inner.dead = reason.map(ToOwned::to_owned);
+        if let Some(reason) = reason {
+            let id = i64::try_from(inner.outages.len()).unwrap_or(i64::MAX);
+            inner.outages.insert(0, Outage { id, began: now, ended: None, reason: reason.into() });
+        } else if let Some(last) = inner.outages.first_mut() {
+            last.ended = Some(now);
+        }
     }
 
     /// Everything that was made, in order.
@@ -473,5 +489,28 @@ impl TrafficControl for FakeProvider {
             Ok(inner.report(group, now))
         })
         .await
+    }
+
+    /// Outside of what is counted and of the faults: it is asked beside everything else.
+    async fn health(&self, _group: &GroupName) -> Result<ServiceHealth, ProviderError> {
+        let inner = self.lock();
+        if inner.down {
+            return Err(ProviderError::Unreachable("it is down".into()));
+        }
+        let now = self.clock.now();
+        let (state, reason) = match &inner.dead {
+            Some(reason) => (ServingState::Down, Some(reason.clone())),
+            None => (ServingState::Serving, None),
+        };
+        Ok(ServiceHealth {
+            fleet: "fake".into(),
+            state,
+            since: now,
+            healthy: u32::from(state == ServingState::Serving),
+            wanted: 1,
+            reason,
+            at: now,
+            outages: inner.outages.clone(),
+        })
     }
 }

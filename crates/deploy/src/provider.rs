@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 use async_trait::async_trait;
 use pipeyard_model::{
     EnvironmentName, IntentId, ServiceName, Timestamp,
-    fleet::{ServiceDefinition, TrafficReport},
+    fleet::{ServiceDefinition, ServiceHealth, TrafficReport},
 };
 
 /// A service in an environment, in the provider's words: the application is the service, its group
@@ -200,6 +200,9 @@ pub struct TargetEvent {
     pub log_tail: Option<String>,
 }
 
+/// The code of a refusal because a release's bytes aren't those that were built.
+pub const RELEASE_DAMAGED: &str = "release_damaged";
+
 /// Why a verb had no effect, or none that we know of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
@@ -259,4 +262,6 @@ pub trait TrafficControl: Send + Sync + fmt::Debug {
     ) -> Result<TrafficReport, ProviderError>;
     /// Where the traffic goes, and what came of it.
     async fn traffic(&self, group: &GroupName) -> Result<TrafficReport, ProviderError>;
+    /// Whether users are served, by health checks; and the outages that there were.
+    async fn health(&self, group: &GroupName) -> Result<ServiceHealth, ProviderError>;
 }

@@ -308,14 +308,13 @@ impl Deployments for SqliteStore {
         id: IncidentId,
         restored_at: Timestamp,
         by: &str,
-        user: UserId,
+        user: Option<UserId>,
         now: Timestamp,
     ) -> StoreResult<IncidentView> {
         let by = by.to_owned();
         self.write(move |c| {
             Box::pin(async move {
-                audit::record(c, Some(user), "incident.close", &format!("incident {id}"), now)
-                    .await?;
+                audit::record(c, user, "incident.close", &format!("incident {id}"), now).await?;
                 deployments_incidents::close(c, id, restored_at, &by, now).await
             })
         })

@@ -200,8 +200,8 @@ pub struct NewIncident {
     pub deployment: Option<(DeploymentId, String)>,
     /// Who opens it.
     pub by: String,
-    /// The same, for the audit log.
-    pub user: UserId,
+    /// The same, for the audit log; none when Pipeyard itself noticed.
+    pub user: Option<UserId>,
 }
 
 /// Environments, services, deployments and incidents.
@@ -299,7 +299,7 @@ pub trait Deployments {
         id: IncidentId,
         restored_at: Timestamp,
         by: &str,
-        user: UserId,
+        user: Option<UserId>,
         now: Timestamp,
     ) -> StoreResult<IncidentView>;
     /// Incidents, newest impact first, at most 500: those that are open, those that are restored, or

@@ -62,6 +62,7 @@ async fn list(State(state): State<AppState>) -> ApiResult<Json<Vec<EnvironmentVi
                     release: release_view(&d.release),
                     since: d.times.finished.unwrap_or(d.times.created),
                 }),
+                health: state.readings.of(&environment.name, &name),
                 active: of_place().find(|d| d.state.is_active()).map(|d| d.id),
                 waiting: of_place()
                     .filter(|d| matches!(d.state, Stands::AwaitingApproval | Stands::Queued))

@@ -9,6 +9,7 @@ pub mod logs;
 pub mod outbox;
 pub mod refs;
 pub mod retention;
+pub mod serving;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -25,5 +26,6 @@ pub fn start(state: &AppState, shutdown: &CancellationToken) -> TaskTracker {
     tasks.spawn(deploy::run(state.clone(), shutdown.clone()));
     tasks.spawn(dora::run(state.clone(), shutdown.clone()));
     tasks.spawn(retention::run(state.clone(), shutdown.clone()));
+    tasks.spawn(serving::run(state.clone(), shutdown.clone()));
     tasks
 }

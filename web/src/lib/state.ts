@@ -57,6 +57,16 @@ export function deploymentSign(of: { state: string; status: Status; conclusion: 
   return DEPLOYMENT[of.state] ?? { ...signOf(of), text: of.state.replaceAll('_', ' ') };
 }
 
+/** Whether what was deployed really serves; what nobody can say counts as serving. */
+export function servingSign(of: { health?: { state: string } }): Sign {
+  switch (of.health?.state) {
+    case 'down': return { text: 'serves nobody', tone: 'bad', shape: 'cross' };
+    case 'impaired': return { text: 'impaired', tone: 'warn', shape: 'bang' };
+    case 'unknown': return { text: 'not known', tone: 'warn', shape: 'question' };
+    default: return { text: 'serving', tone: 'ok', shape: 'check' };
+  }
+}
+
 const TARGETS: Record<string, Sign> = {
   pending: { text: 'pending', tone: 'wait', shape: 'ring' },
   in_progress: { text: 'in progress', tone: 'run', shape: 'spin' },

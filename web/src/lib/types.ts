@@ -273,6 +273,7 @@ export interface Service {
   name: string;
   spec: ServiceSpec;
   serving: { deployment: number; release: Release; since: Time } | null;
+  health?: { state: string; since: Time; healthy: number; wanted: number; reason?: string; at: Time };
   active: number | null;
   waiting: number[];
 }

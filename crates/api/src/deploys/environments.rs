@@ -275,10 +275,32 @@ pub struct ServiceView {
     pub spec: ServiceSpec,
     /// What serves now: the last deployment that succeeded.
     pub serving: Option<Serving>,
+    /// Whether it really serves, by health checks; absent when nobody can say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthView>,
     /// The deployment that is under way.
     pub active: Option<DeploymentId>,
     /// Deployments that wait for approval or for their turn.
     pub waiting: Vec<DeploymentId>,
+}
+
+/// Whether a service really serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthView {
+    /// `serving`; `impaired`: by fewer than should be; `down`: nobody is served; `nothing`: nothing was
+    /// released to it yet; `unknown`: its provider doesn't answer.
+    pub state: String,
+    /// Since when it stands so.
+    pub since: Timestamp,
+    /// Containers or hosts that answer their health check.
+    pub healthy: u32,
+    /// Those that should.
+    pub wanted: u32,
+    /// What is wrong and what is done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it was looked at.
+    pub at: Timestamp,
 }
 
 /// What serves now.

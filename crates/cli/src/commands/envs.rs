@@ -62,6 +62,7 @@ impl Envs {
                         }),
                         Column("TAKES", |r| cell(&r["takes"])),
                         Column("SERVING", |r| super::sha(&r["serving"]["release"]["commit"])),
+                        Column("HEALTH", |r| health(&r["health"])),
                         Column("DEPLOY", |r| cell(&r["serving"]["deployment"])),
                         Column("SINCE", |r| age(&r["serving"]["since"])),
                         Column("ACTIVE", |r| cell(&r["active"])),
@@ -106,6 +107,18 @@ fn takes(environment: &EnvironmentView) -> String {
     repos.dedup();
     let frozen = if environment.frozen.is_some() { " (frozen)" } else { "" };
     if repos.is_empty() { "nothing".into() } else { format!("{}{frozen}", repos.join(", ")) }
+}
+
+/// `2/2`, `DOWN 0/2`; nothing when nobody can say.
+fn health(health: &Value) -> String {
+    let count = format!("{}/{}", health["healthy"], health["wanted"]);
+    match health["state"].as_str() {
+        None | Some("nothing") => String::new(),
+        Some("serving") => count,
+        Some("unknown") => "unknown".into(),
+        Some("down") => format!("DOWN {count}"),
+        Some(other) => format!("{other} {count}"),
+    }
 }
 
 fn services(environment: &EnvironmentView) -> Vec<Value> {

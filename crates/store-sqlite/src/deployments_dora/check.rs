@@ -235,7 +235,7 @@ mod tests {
             detected_at: NOW,
             deployment: Some((first.id, "manual".into())),
             by: "ann".into(),
-            user: UserId::new(),
+            user: Some(UserId::new()),
         };
         store.open_incident(incident, NOW).await.unwrap();
     }

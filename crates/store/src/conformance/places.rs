@@ -114,7 +114,7 @@ pub(super) fn incident(clock: &ManualClock, service: &str) -> NewIncident {
         detected_at: clock.now(),
         deployment: None,
         by: "ann".into(),
-        user: UserId::new(),
+        user: Some(UserId::new()),
     }
 }
 
@@ -141,15 +141,17 @@ pub async fn an_incident_is_opened_and_closed_once<S: Store>(store: &S, clock: &
     assert_eq!((first.deployment, first.link.as_deref()), (Some(deployment), Some("manual")));
     let again = NewIncident { title: "another".into(), ..link("web", deployment) };
     assert_eq!(store.open_incident(again, clock.now()).await.unwrap().id, first.id);
-    let close =
-        async |at| store.close_incident(first.id, at, "bob", UserId::new(), clock.now()).await;
+    let close = async |at| {
+        store.close_incident(first.id, at, "bob", Some(UserId::new()), clock.now()).await
+    };
     assert_eq!(code(close(first.impact_at - HOUR).await), "restored_before_impact");
     let closed = close(first.impact_at + HOUR).await.unwrap();
     assert_eq!(closed.restored_at, Some(first.impact_at + HOUR));
     assert_eq!(closed.closed_by.as_deref(), Some("bob"));
     assert_eq!(code(close(first.impact_at + HOUR).await), "incident_closed");
-    let unknown =
-        store.close_incident(IncidentId(99), clock.now(), "bob", UserId::new(), clock.now()).await;
+    let unknown = store
+        .close_incident(IncidentId(99), clock.now(), "bob", Some(UserId::new()), clock.now())
+        .await;
     assert_eq!(code(unknown), "not_found");
     let audit = store.audit(None, 2).await.unwrap();
     let actions: Vec<_> = audit.iter().map(|row| row.action.as_str()).collect();
@@ -169,7 +171,7 @@ pub async fn incidents_are_listed<S: Store>(store: &S, clock: &ManualClock) {
         store.open_incident(new, clock.now()).await.unwrap();
     }
     let now = clock.now();
-    store.close_incident(IncidentId(3), now, "bob", UserId::new(), now).await.unwrap();
+    store.close_incident(IncidentId(3), now, "bob", Some(UserId::new()), now).await.unwrap();
     let web = "web".parse().unwrap();
     let testing = "testing".parse().unwrap();
     let ids = async |environment, service, open| -> Vec<i64> {

@@ -166,7 +166,7 @@ impl<S: Store> Story<'_, S> {
     async fn close_incident(&mut self) {
         if let Some(id) = self.incidents.pop() {
             let now = self.clock.now();
-            self.store.close_incident(id, now, "ann", UserId::new(), now).await.unwrap();
+            self.store.close_incident(id, now, "ann", Some(UserId::new()), now).await.unwrap();
         }
     }
 

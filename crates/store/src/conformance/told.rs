@@ -145,8 +145,8 @@ pub async fn an_incident_is_told<S: Store>(store: &S, clock: &ManualClock) {
     let opened = store.open_incident(new(), clock.now()).await.unwrap();
     store.open_incident(new(), clock.now()).await.unwrap();
     let now = clock.now();
-    store.close_incident(opened.id, now, "bob", UserId::new(), now).await.unwrap();
-    store.close_incident(opened.id, now, "bob", UserId::new(), now).await.unwrap_err();
+    store.close_incident(opened.id, now, "bob", Some(UserId::new()), now).await.unwrap();
+    store.close_incident(opened.id, now, "bob", Some(UserId::new()), now).await.unwrap_err();
     let (events, _) = told(store, clock).await;
     assert_eq!(names(&events), ["incident.opened", "incident.resolved"]);
     assert_eq!(events[1].1["incident"], opened.id.0);

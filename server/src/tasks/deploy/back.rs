@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use pipeyard_deploy::provider::{ProviderStatus, Style};
-use pipeyard_model::deployment::{Event, Return, Started};
+use pipeyard_model::{
+    deployment::{Event, Return, Started},
+    fleet::ServingState,
+};
 
 use super::{
     carry::{Carry, Trouble},
@@ -28,7 +31,7 @@ pub(super) async fn go_back(
             // Users first; the provider cleans up after, and it can do both.
             if tell_proxy(carry, &side, started, 0).await.is_ok() {
                 carry.look.measured_weight = None;
-                if carry.stored.deployment.times.restored.is_none() {
+                if carry.stored.deployment.times.restored.is_none() && dead(&side).await.is_none() {
                     carry.apply(Event::Restored).await?;
                 }
             }
@@ -54,8 +57,15 @@ pub(super) async fn go_back(
                 return carry.apply(Event::NothingBefore).await;
             }
             if !in_place {
-                // The old set was never touched, and has all traffic.
-                return carry.apply(Event::Returned).await;
+                // The old set was never touched and has all traffic; but it may have died meanwhile.
+                let Some(why) = dead(&side).await else {
+                    return carry.apply(Event::Returned).await;
+                };
+                if carry.now().since(back.since) <= RESTORES_WITHIN {
+                    return carry.seen().await;
+                }
+                let problem = format!("the old release has all traffic and doesn't serve: {why}");
+                return carry.apply(Event::ReturnFailed { problem }).await;
             }
             if carry.now().since(back.since) > RESTORES_WITHIN {
                 let problem = "the provider didn't begin to restore it; hosts may run either release, use `pipectl deploy rollback`";
@@ -64,6 +74,14 @@ pub(super) async fn go_back(
             carry.seen().await
         }
     }
+}
+
+/// Why users aren't served, if the provider says so.
+async fn dead(side: &Side) -> Option<String> {
+    let traffic = side.reach.traffic.as_ref()?;
+    let health = traffic.health(&side.group).await.ok()?;
+    let reason = health.reason.unwrap_or_else(|| "nothing answers its health check".into());
+    (health.state == ServingState::Down).then_some(reason)
 }
 
 /// The provider restores the old release by a deployment of its own.

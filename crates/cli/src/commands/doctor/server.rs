@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pipeyard_api::{
     client::Client,
+    deploys::{EnvironmentView, HealthView},
     views::{Me, Page, RepoView, RunView, RunnerView},
 };
 use pipeyard_model::{Clock as _, SystemClock, Timestamp};
@@ -52,6 +53,10 @@ pub(super) async fn checks(context: &Context, client: &Client) -> Vec<Check> {
     checks.push(match client.get::<Vec<RepoView>>("/api/repos").await {
         Ok(list) => repos(&list),
         Err(error) => refused("repos", error),
+    });
+    checks.extend(match client.get::<Vec<EnvironmentView>>("/api/environments").await {
+        Ok(list) => services(&list),
+        Err(error) => Some(refused("services", error)),
     });
     let queued = format!("/api/runs?status=queued&limit={LOOKED_AT}");
     checks.push(match client.get::<Page<RunView>>(&queued).await {
@@ -161,6 +166,37 @@ fn repos(list: &[RepoView]) -> Check {
         (1, None) => Check::ok("repos", "1, without problems"),
         (many, None) => Check::ok("repos", format!("{many}, without problems")),
     }
+}
+
+/// Whether what was deployed serves; nothing when there is nothing to say.
+fn services(environments: &[EnvironmentView]) -> Option<Check> {
+    let each = environments.iter().flat_map(|environment| {
+        environment.services.iter().filter_map(move |service| {
+            let place = format!("{}/{}", environment.name, service.name);
+            Some((place, service.health.as_ref().filter(|health| health.state != "nothing")?))
+        })
+    });
+    let each: Vec<(String, &HealthView)> = each.collect();
+    let worst = |state: &str| each.iter().find(|(_, health)| health.state == state);
+    let why = |health: &HealthView| health.reason.clone().unwrap_or_default();
+    if let Some((place, health)) = worst("down") {
+        let found = format!("{place} serves nobody: {}", why(health));
+        let fix = "what is stopped is started again by itself; else look into the program's log: \
+                   docker logs, pipectl incidents list --open";
+        return Some(Check::failed("services", found, fix));
+    }
+    for state in ["unknown", "impaired"] {
+        if let Some((place, health)) = worst(state) {
+            let found = format!(
+                "{place} is {state}, {} of {} answer: {}",
+                health.healthy,
+                health.wanted,
+                why(health)
+            );
+            return Some(Check::warning("services", found, "pipectl envs list"));
+        }
+    }
+    (!each.is_empty()).then(|| Check::ok("services", format!("{} serving", each.len())))
 }
 
 fn queue(queued: &[RunView]) -> Check {
