@@ -5,8 +5,9 @@
 //! is removed only by [`Locked`], while nobody keeps the same bytes.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -25,6 +26,35 @@ pub struct Blobs {
     /// By the first byte of the SHA-256: read by those who keep bytes, until something in the
     /// database needs them; written by those who remove.
     locks: Arc<[Arc<RwLock<()>>]>,
+    /// What was read and found right.
+    sound: Arc<Mutex<HashMap<String, Mark>>>,
+}
+
+/// Inode, size and time of the last change of a file.
+type Mark = (u64, u64, i64, i64);
+/// Blobs that are remembered as right.
+const REMEMBERED: usize = 4_096;
+
+/// Why a blob can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsound {
+    /// It was there, and is not.
+    #[error("it is gone from the server's disk")]
+    Missing,
+    /// Somebody or something wrote to it.
+    #[error("{} doesn't have the SHA-256 of its name any more", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The disk failed.
+    #[error("{} can't be read: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
 }
 
 /// A stored blob. It can't be removed while this lives: store a row that needs it before the end.
@@ -95,7 +125,7 @@ impl Blobs {
                 .with_context(|| format!("failed to create {}", folder.display()))?;
         }
         let locks = (0..=u8::MAX).map(|_| Arc::default()).collect();
-        Ok(Self { root, locks })
+        Ok(Self { root, locks, sound: Arc::default() })
     }
 
     /// Removes what transfers left that a crash ended. Only for the one process that serves, before
@@ -165,6 +195,50 @@ impl Blobs {
         path.is_file().then_some(path)
     }
 
+    /// Where the blob lies, once its bytes were read and are those of its name.
+    ///
+    /// # Errors
+    /// When it isn't there, has other bytes, or can't be read.
+    pub async fn verified(&self, sha256: &str) -> Result<PathBuf, Unsound> {
+        let Some(path) = self.path(sha256) else { return Err(Unsound::Missing) };
+        let (file, wanted) = (path.clone(), sha256.to_owned());
+        let found = tokio::task::spawn_blocking(move || digest(&file));
+        match found.await.map_err(std::io::Error::other).flatten() {
+            Ok(found) if found.eq_ignore_ascii_case(&wanted) => Ok(path),
+            Ok(_) => Err(Unsound::Damaged { path }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Unsound::Missing),
+            Err(error) => Err(Unsound::Unreadable { path, error }),
+        }
+    }
+
+    /// The same, but bytes that were right once aren't read again while the system says that nobody
+    /// wrote to them: for readers that come often.
+    ///
+    /// # Errors
+    /// As [`Self::verified`].
+    pub async fn checked(&self, sha256: &str) -> Result<PathBuf, Unsound> {
+        use std::os::unix::fs::MetadataExt as _;
+        let now = self.path(sha256).and_then(|path| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
+        });
+        let known = |sound: &HashMap<String, Mark>| sound.get(sha256).copied();
+        if let Some(now) = now
+            && known(&self.sound.lock().unwrap_or_else(PoisonError::into_inner)) == Some(now)
+        {
+            return self.path(sha256).ok_or(Unsound::Missing);
+        }
+        let path = self.verified(sha256).await?;
+        if let Some(now) = now {
+            let mut sound = self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+            if sound.len() >= REMEMBERED {
+                sound.clear();
+            }
+            sound.insert(sha256.to_owned(), now);
+        }
+        Ok(path)
+    }
+
     /// Opens a blob for reading. `None` if it isn't there.
     ///
     /// # Errors
@@ -199,9 +273,23 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// The SHA-256 of a file in hex.
+fn digest(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
 /// Gives the synced bytes their name, durably.
 fn keep(partial: tempfile::TempPath, target: &Path) -> std::io::Result<()> {
-    if target.is_file() {
+    // The same bytes are there already; a file that was damaged meanwhile is put right.
+    if target.is_file() && digest(target).ok() == digest(&partial).ok() {
         return Ok(());
     }
     let folder = target.parent().unwrap_or(Path::new("."));

@@ -4,12 +4,14 @@
 use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
-use pipeyard_model::fleet::{ControlError, ServiceDefinition, SetWeight, TrafficReport};
+use pipeyard_model::fleet::{
+    ControlError, ServiceDefinition, ServiceHealth, SetWeight, TrafficReport,
+};
 use reqwest::{Client, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    provider::{BUCKET, Bundle, GroupName, ProviderError, TrafficControl},
+    provider::{BUCKET, Bundle, GroupName, ProviderError, RELEASE_DAMAGED, TrafficControl},
     said,
 };
 
@@ -79,17 +81,23 @@ impl FleetControl {
             .client
             .put(url)
             .header("content-length", size)
+            .header("x-amz-content-sha256", &bundle.sha256)
             .body(reqwest::Body::from(file))
             .timeout(UPLOAD);
-        let answer = self.send(request).await?;
+        let damaged =
+            |message: String| ProviderError::Refused { code: RELEASE_DAMAGED.into(), message };
+        let answer = self.send(request).await.map_err(|error| match error {
+            ProviderError::Refused { code, message } if code == "digest_mismatch" => {
+                damaged(message)
+            }
+            error => error,
+        })?;
         let etag = answer.headers().get("etag").and_then(|v| v.to_str().ok()).unwrap_or("");
         if etag.trim_matches('"') == bundle.sha256 {
             return Ok(());
         }
-        Err(ProviderError::Unreachable(format!(
-            "the fleet stored bundle {} with digest {etag:?}",
-            bundle.sha256
-        )))
+        let text = format!("bundle {} arrived with the digest {etag:?}", bundle.sha256);
+        Err(damaged(text))
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ProviderError> {
@@ -135,5 +143,10 @@ impl TrafficControl for FleetControl {
 
     async fn traffic(&self, group: &GroupName) -> Result<TrafficReport, ProviderError> {
         self.read(self.client.get(self.traffic_url(group))).await
+    }
+
+    async fn health(&self, group: &GroupName) -> Result<ServiceHealth, ProviderError> {
+        let url = format!("{}/health/{}/{}", self.base, group.application, group.group);
+        self.read(self.client.get(url)).await
     }
 }

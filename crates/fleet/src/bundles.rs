@@ -217,7 +217,8 @@ pub(crate) async fn put(
     let received = receive(request.into_body(), &incoming).await;
     let kept = match received {
         Ok((sha256, _)) if wanted.is_some_and(|wanted| wanted.len() == 64 && wanted != sha256) => {
-            Err(Refused::invalid("the body isn't what x-amz-content-sha256 says"))
+            let text = "the body isn't what x-amz-content-sha256 says; nothing was stored";
+            Err(Refused::new(StatusCode::BAD_REQUEST, "digest_mismatch", text))
         }
         Ok((sha256, size)) => {
             tokio::fs::rename(&incoming, fleet.bundles.path(&sha256)).await?;

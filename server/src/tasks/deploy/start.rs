@@ -12,7 +12,10 @@ use super::{
     commits,
     plan::{self, Target},
 };
-use crate::providers::Reach;
+use crate::{blobs::Unsound, providers::Reach};
+
+/// The code of a release whose bytes aren't those that were built.
+const DAMAGED: &str = pipeyard_deploy::provider::RELEASE_DAMAGED;
 
 /// Its turn came: everything that may be repeated is done first, then the intent is stored, then
 /// the provider is asked.
@@ -25,9 +28,14 @@ pub(super) async fn start(carry: &mut Carry<'_>) -> Result<(), Trouble> {
     carry.stored.deployment.replaces.clone_from(&replaces);
     let Some((reach, target)) = reach(carry).await? else { return Ok(()) };
     let bundle = Bundle { sha256: carry.stored.deployment.release.sha256.clone() };
-    let Some(file) = carry.state.blobs.path(&bundle.sha256) else {
-        let text = format!("the bundle {} is gone from the server's store", bundle.sha256);
-        return carry.apply(Event::Refused(Reason::new("bundle_gone", text))).await;
+    // Before anything is asked for: what is damaged here will be damaged there.
+    let file = match carry.state.blobs.verified(&bundle.sha256).await {
+        Ok(file) => file,
+        Err(Unsound::Missing) => {
+            let text = format!("the bundle {} is gone from the server's store", bundle.sha256);
+            return carry.apply(Event::Refused(Reason::new("bundle_gone", text))).await;
+        }
+        Err(problem) => return carry.apply(Event::Refused(damaged(&problem))).await,
     };
     let ready = async {
         reach.provider.prepare(&target.group, target.style).await?;
@@ -40,6 +48,15 @@ pub(super) async fn start(carry: &mut Carry<'_>) -> Result<(), Trouble> {
     let token = IntentId::new();
     carry.apply(Event::TurnCame { token, replaces }).await?;
     ask(carry, &reach, &target, token).await
+}
+
+/// Nothing helps but other bytes.
+fn damaged(problem: &dyn std::fmt::Display) -> Reason {
+    let text = format!(
+        "the release is damaged: {problem}. Run its commit again, go back to another release, or bring \
+         the file back from a backup"
+    );
+    Reason::new(DAMAGED, text)
 }
 
 /// Asks the provider and stores what came of it. Only called right after the intent was stored, or
@@ -129,6 +146,9 @@ async fn unavailable(carry: &mut Carry<'_>, error: ProviderError) -> Result<(), 
         ProviderError::Unreachable(problem) if waits => {
             let text = format!("waits until the provider answers: {problem}");
             carry.wait(Reason::new("provider_unreachable", text)).await
+        }
+        ProviderError::Refused { code, message } if waits && code == DAMAGED => {
+            carry.apply(Event::Refused(damaged(&message))).await
         }
         ProviderError::Refused { code, message } if waits => {
             let text = format!("the provider refused it: {code}: {message}");

@@ -6,6 +6,7 @@ mod http;
 mod metrics;
 mod notices;
 mod rules;
+mod serving;
 mod trouble;
 
 use std::time::Duration;
