@@ -39,6 +39,8 @@ mod read;
 
 /// A clock that differs from the provider's by less than this finds its deployments.
 const SKEW: Duration = Duration::from_secs(300);
+/// A clock that was set back by less finds what was asked of the fleet before that.
+const SET_BACK: Duration = Duration::from_secs(7 * 86_400);
 /// Pages of a list that are read at most.
 const PAGES: usize = 20;
 /// The role that a group names; the fleet doesn't use it.
@@ -73,7 +75,12 @@ impl CodeDeploy {
     /// The embedded fleet at `endpoint`.
     #[must_use]
     pub fn fleet(endpoint: &str, region: String, keys: Keys, control: FleetControl) -> Self {
-        let config = config(region).endpoint_url(endpoint).credentials_provider(credentials(keys));
+        // Both go by true clocks, mostly the same one. What the client believed to have learned of a
+        // difference would be wrong as soon as either clock is put right.
+        let config = config(region)
+            .endpoint_url(endpoint)
+            .credentials_provider(credentials(keys))
+            .disable_clock_skew_correction(true);
         Self { client: Client::from_conf(config.build()), fleet: Some(control) }
     }
 
@@ -272,9 +279,27 @@ where
         )
     {
         let message = service.message().unwrap_or("it gave no reason").to_owned();
+        if is_about_time(code, &message) {
+            return ProviderError::Unreachable(format!(
+                "its clock and this machine's differ too much: {code}: {message}; let both follow a \
+                 time server"
+            ));
+        }
         return ProviderError::Refused { code: code.to_owned(), message };
     }
     ProviderError::Unreachable(said(error))
+}
+
+/// A refusal because of the time of a request passes when clocks are put right: it is trouble, never
+/// a no.
+fn is_about_time(code: &str, message: &str) -> bool {
+    matches!(
+        code,
+        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" | "ExpiredRequest"
+    ) || (matches!(code, "InvalidSignatureException" | "SignatureDoesNotMatch")
+        && ["expired", "not yet current", "more than 5 minutes", "in the future"]
+            .iter()
+            .any(|words| message.contains(words)))
 }
 
 /// Only a clean "no" is a no; everything else may have been heard.
@@ -359,8 +384,9 @@ impl Provider for CodeDeploy {
         token: IntentId,
         since: Timestamp,
     ) -> Result<Finding, ProviderError> {
+        let earlier = if self.fleet.is_some() { SET_BACK } else { SKEW };
         let start =
-            aws_sdk_codedeploy::primitives::DateTime::from_secs((since - SKEW).0 / 1_000_000);
+            aws_sdk_codedeploy::primitives::DateTime::from_secs((since - earlier).0 / 1_000_000);
         let marker = marker(token);
         let mut finding = Finding::default();
         let mut next = None;

@@ -8,7 +8,7 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicI64, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ use pipeyard_deploy::{
 };
 use pipeyard_fleet::{FleetConfig, proxy, proxy::ProxyConfig};
 use pipeyard_model::{
-    Clock as _, IntentId, SystemClock, Timestamp,
+    Clock, IntentId, SystemClock, Timestamp,
     fleet::{ContainerService, HostService, ServiceDefinition, ServicePlatform},
 };
 use tokio::{
@@ -46,6 +46,11 @@ async fn free() -> SocketAddr {
 
 impl World {
     async fn start() -> Self {
+        Self::start_by(Arc::new(SystemClock)).await
+    }
+
+    /// The fleet goes by this clock.
+    async fn start_by(clock: Arc<dyn Clock>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stop = CancellationToken::new();
         let token_file = folder.path().join("proxy-token");
@@ -68,7 +73,7 @@ impl World {
         };
         let listen = fleet.listen;
         tokio::spawn(proxy::run(proxy, stop.clone()));
-        tokio::spawn(pipeyard_fleet::run(fleet, stop.clone()));
+        tokio::spawn(pipeyard_fleet::run_by(clock, fleet, stop.clone()));
         until("the fleet listens", async || TcpStream::connect(listen).await.ok().map(drop)).await;
         Self { folder, fleet: listen, _stop: stop.drop_guard() }
     }
@@ -334,4 +339,54 @@ async fn a_refusal_is_no_lost_answer_and_an_absent_group_has_no_deployments() {
     // Nobody listens there.
     let nowhere = world.client(free().await).await;
     assert!(matches!(nowhere.observe("d-AAAAAAAAA").await, Err(ProviderError::Unreachable(_))));
+}
+
+/// The machine's clock, wrong by so many microseconds.
+#[derive(Debug, Clone)]
+struct Shifted(Arc<AtomicI64>);
+
+impl Clock for Shifted {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 + self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// What `GET /healthz` says of the time.
+async fn date(world: &World) -> String {
+    let url = format!("http://{}/healthz", world.fleet);
+    let answer = reqwest::get(url).await.unwrap();
+    answer.headers()["date"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_clock_that_was_put_right_is_believed_at_once_and_a_wrong_one_is_only_trouble() {
+    let clock = Shifted(Arc::default());
+    let world = World::start_by(Arc::new(clock.clone())).await;
+    let client = world.client(world.fleet).await;
+    let group = GroupName { application: "none".into(), group: "production".into() };
+    let find =
+        async || client.find(&group, IntentId::new(), SystemClock.now()).await.map(|f| f.ours);
+    assert_eq!(find().await, Ok(None));
+    // Far ahead, as seen by the client: its own clock was set back.
+    clock.0.store(1_800 * 1_000_000, Ordering::Relaxed);
+    let ahead = date(&world).await;
+    let trouble = find().await.unwrap_err();
+    assert!(
+        matches!(&trouble, ProviderError::Unreachable(why) if why.contains("time server")),
+        "{trouble:?}"
+    );
+    let create = CreateRequest {
+        group: group.clone(),
+        token: IntentId::new(),
+        note: String::new(),
+        bundle: Bundle { sha256: "0".repeat(64) },
+        style: Style::BlueGreen,
+        roll_back: false,
+    };
+    let lost = client.create(&create).await;
+    assert!(matches!(lost, CreateAnswer::Lost(_)), "never a no: {lost:?}");
+    // The fleet's clock follows: nothing that was learned meanwhile stands in the way.
+    clock.0.store(0, Ordering::Relaxed);
+    assert_eq!(find().await, Ok(None));
+    assert!(date(&world).await != ahead, "the fleet says the time that it goes by");
 }
