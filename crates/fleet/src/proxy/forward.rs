@@ -24,6 +24,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::{
     backend::{Backend, InFlight, Outgoing, SendError, Sender},
+    cookies,
     route::ArmRole,
     service::{Counters, Service, Table},
     upgrade::{self, Wish},
@@ -161,6 +162,7 @@ fn strip(headers: &mut HeaderMap) {
 fn outgoing(request: Request<Incoming>, peer: IpAddr, id: &HeaderValue) -> Request<Outgoing> {
     let (mut parts, body) = request.into_parts();
     strip(&mut parts.headers);
+    cookies::strip_request(&mut parts.headers);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = path.parse().unwrap_or_default();
     parts.version = Version::HTTP_11;
@@ -184,6 +186,7 @@ fn inward(
 ) -> Response<Answer> {
     let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
+    cookies::strip_response(&mut parts.headers);
     parts.version = Version::HTTP_11;
     mark(&mut parts.headers, id, Some(role));
     let body = Tracked { body, sender: Some(sender), in_flight, _counting: counting };
@@ -200,6 +203,7 @@ fn switched(
 ) -> Response<Answer> {
     match wish.granted(response, in_flight) {
         Some(mut answer) => {
+            cookies::strip_response(answer.headers_mut());
             mark(answer.headers_mut(), id, Some(role));
             answer
         }
