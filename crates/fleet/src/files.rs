@@ -19,6 +19,24 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     sync_folder(path)
 }
 
+/// Moves what can't be used out of the way, under a name that says so; it is never thrown away.
+pub(crate) fn set_aside(path: &Path, problem: &str) {
+    let seconds = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".damaged-{seconds}"));
+    let aside = path.with_file_name(name);
+    match fs::rename(path, &aside) {
+        Ok(()) => tracing::error!(
+            file = %path.display(), aside = %aside.display(),
+            "a file can't be used and was set aside: {problem}"
+        ),
+        Err(error) => tracing::error!(
+            file = %path.display(), %error,
+            "a file can't be used, and can't be set aside: {problem}"
+        ),
+    }
+}
+
 /// Reads a file, or makes it (mode 0600) if it isn't there. Of two processes that do it at once,
 /// one makes it and both read the same.
 pub(crate) fn create_once(

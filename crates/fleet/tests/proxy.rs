@@ -346,3 +346,95 @@ async fn an_upgrade_that_a_program_does_not_know_is_a_plain_request() {
     assert_eq!((answer.status(), answer.text().await.unwrap().as_str()), (StatusCode::OK, "plain"));
     proxy.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_became_of_its_files_the_proxy_serves_and_keeps_what_was_there() {
+    let whole = {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = Proxy::start(folder.path()).await;
+        let (a, _) = program("a").await;
+        let port = free_port().await;
+        proxy.client.put("shop/production", &route(1, port, &[a], &[], 0)).await.unwrap();
+        let config = proxy.end().await;
+        std::fs::read(&config.state_file).unwrap()
+    };
+    let mut wrong_sum: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+    wrong_sum["shop/production"]["arms"][0]["weight"] = 7.into();
+    let damages: [Vec<u8>; 6] = [
+        Vec::new(),
+        b"garbage".to_vec(),
+        whole[..whole.len() / 2].to_vec(),
+        vec![0; 512],
+        b"{\"shop/production\": 3}".to_vec(),
+        serde_json::to_vec(&wrong_sum).unwrap(),
+    ];
+    for damage in &damages {
+        for token in ["", "two words", "\u{1}", "good-token"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("routes.json"), damage).unwrap();
+            std::fs::write(folder.path().join("proxy-token"), token).unwrap();
+            let proxy = Proxy::start(folder.path()).await;
+            assert!(proxy.client.all().await.unwrap().is_empty());
+            let (a, _) = program("a").await;
+            let port = free_port().await;
+            let told = proxy.client.put("shop/production", &route(1, port, &[a], &[], 0)).await;
+            assert!(told.unwrap().listening);
+            let names: Vec<String> = std::fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            let aside = |start: &str| {
+                let name = names.iter().find(|n| n.starts_with(&format!("{start}.damaged-")));
+                name.map(|name| std::fs::read(folder.path().join(name)).unwrap())
+            };
+            assert_eq!(aside("routes.json").as_ref(), Some(damage), "{names:?}");
+            let kept = (token != "good-token").then(|| token.as_bytes().to_vec());
+            assert_eq!(aside("proxy-token"), kept);
+            proxy.end().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_the_token_decides_also_after_it_was_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path()).await;
+    let old = proxy.client.clone();
+    std::fs::write(&proxy.config.token_file, "").unwrap();
+    let token = Token::shared(&proxy.config.token_file).unwrap();
+    let new = ProxyClient::new(proxy.config.admin_listen, token, http_client().unwrap());
+    assert!(new.all().await.unwrap().is_empty());
+    assert!(old.all().await.is_err());
+    proxy.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_never_sees_or_sets_pipeyards_cookies() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(any(async |headers: axum::http::HeaderMap| {
+        let seen = format!("{:?} {:?}", headers.get("cookie"), headers.get("authorization"));
+        let set = axum::response::AppendHeaders([
+            ("set-cookie", "pipeyard_session=evil; Path=/"),
+            ("set-cookie", "own=1"),
+        ]);
+        (set, seen)
+    }));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let port = free_port().await;
+    proxy.client.put("shop/production", &route(1, port, &[address], &[], 0)).await.unwrap();
+    let answer = http_client()
+        .unwrap()
+        .get(format!("http://127.0.0.1:{port}/"))
+        .header("cookie", "pipeyard_session=secret; own=1; __Host-pipeyard_session=secret")
+        .bearer_auth("ppt_secret")
+        .send()
+        .await
+        .unwrap();
+    let set: Vec<_> = answer.headers().get_all("set-cookie").iter().collect();
+    assert_eq!(set, ["own=1"]);
+    assert_eq!(answer.text().await.unwrap(), "Some(\"own=1\") None");
+    proxy.end().await;
+}

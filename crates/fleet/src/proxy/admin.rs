@@ -23,7 +23,7 @@ use super::{
     route::{Refusal, Route, RouteStatus},
     state::State,
 };
-use crate::token::{Token, require};
+use crate::token::{SharedToken, require_shared};
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -37,12 +37,12 @@ impl IntoResponse for Refusal {
     }
 }
 
-pub(super) fn router(state: Arc<State>, token: Token) -> Router {
+pub(super) fn router(state: Arc<State>, token: SharedToken) -> Router {
     Router::new()
         .route("/v1/services", get(all))
         .route("/v1/services/{application}/{group}", get(one).put(put).delete(remove))
         .layer(DefaultBodyLimit::max(1 << 20))
-        .layer(middleware::from_fn_with_state(Arc::new(vec![token]), require))
+        .layer(middleware::from_fn_with_state(token, require_shared))
         .with_state(state)
 }
 

@@ -1,16 +1,26 @@
 //! The fleet's side of the proxy's admin API.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::route::{Refusal, Route, RouteStatus};
-use crate::{chain, token::Token};
+use crate::{
+    chain,
+    token::{SharedToken, Token},
+};
 
 /// Talks to one proxy.
 #[derive(Debug, Clone)]
 pub struct ProxyClient {
     base: String,
-    token: Token,
+    token: Bearer,
     http: reqwest::Client,
+}
+
+/// Where the token comes from.
+#[derive(Debug, Clone)]
+enum Bearer {
+    Given(Token),
+    Shared(SharedToken),
 }
 
 /// Why a route wasn't set or read.
@@ -28,7 +38,16 @@ impl ProxyClient {
     /// A client of the proxy whose admin API is at `admin`.
     #[must_use]
     pub fn new(admin: std::net::SocketAddr, token: Token, http: reqwest::Client) -> Self {
-        Self { base: format!("http://{admin}/v1/services"), token, http }
+        Self { base: format!("http://{admin}/v1/services"), token: Bearer::Given(token), http }
+    }
+
+    /// The same with a token out of a file that both sides read.
+    pub(crate) fn sharing(
+        admin: std::net::SocketAddr,
+        token: SharedToken,
+        http: reqwest::Client,
+    ) -> Self {
+        Self { base: format!("http://{admin}/v1/services"), token: Bearer::Shared(token), http }
     }
 
     /// Sets a route. May be repeated.
@@ -51,6 +70,14 @@ impl ProxyClient {
         }
     }
 
+    /// Reads every route, by name.
+    ///
+    /// # Errors
+    /// When the proxy can't be reached.
+    pub async fn all(&self) -> Result<BTreeMap<String, RouteStatus>, ProxyError> {
+        self.call(self.http.get(&self.base)).await
+    }
+
     /// Closes a service's port. A route that isn't there is fine.
     ///
     /// # Errors
@@ -71,11 +98,34 @@ impl ProxyClient {
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, ProxyError> {
-        let request = request.bearer_auth(self.token.reveal()).timeout(Duration::from_secs(5));
-        request.send().await.map_err(|error| ProxyError::Unreachable(chain(&error)))
+        let request = request.timeout(Duration::from_secs(5));
+        let again = request.try_clone();
+        let answer = self.try_send(request).await?;
+        if answer.status() == reqwest::StatusCode::UNAUTHORIZED
+            && let (Bearer::Shared(token), Some(again)) = (&self.token, again)
+            && token.read_again()
+        {
+            return self.try_send(again).await;
+        }
+        Ok(answer)
     }
 
-    async fn call(&self, request: reqwest::RequestBuilder) -> Result<RouteStatus, ProxyError> {
+    async fn try_send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, ProxyError> {
+        let token = match &self.token {
+            Bearer::Given(token) => token.clone(),
+            Bearer::Shared(token) => token.current(),
+        };
+        let sent = request.bearer_auth(token.reveal()).send().await;
+        sent.map_err(|error| ProxyError::Unreachable(chain(&error)))
+    }
+
+    async fn call<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, ProxyError> {
         let response = self.send(request).await?;
         if !response.status().is_success() {
             return Err(refusal(response).await);

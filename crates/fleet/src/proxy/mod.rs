@@ -8,6 +8,7 @@
 mod admin;
 mod backend;
 mod client;
+mod cookies;
 mod forward;
 mod route;
 mod select;
@@ -30,7 +31,7 @@ pub use client::{ProxyClient, ProxyError};
 pub use forward::{ARM_HEADER, REQUEST_ID_HEADER};
 pub use route::{ArmRole, ArmStatus, Refusal, Route, RouteArm, RouteStatus};
 
-use crate::{files::refuse_public, token::Token};
+use crate::{files::refuse_public, token::SharedToken};
 
 /// How to run the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,8 +73,8 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub async fn run(config: ProxyConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     refuse_public(config.admin_listen.ip(), config.allow_public)?;
     refuse_public(config.host, config.allow_public)?;
-    let token = Token::shared(&config.token_file)?;
-    let state = state::State::load(config.host, config.state_file, shutdown.clone()).await?;
+    let token = SharedToken::open(&config.token_file)?;
+    let state = state::State::load(config.host, config.state_file, shutdown.clone()).await;
     let listener = Listener::bind(config.admin_listen, Limits::default())
         .await
         .with_context(|| format!("the proxy can't listen on {}", config.admin_listen))?;

@@ -22,7 +22,7 @@ use super::{
     route::{Refusal, Route, RouteStatus},
     service::Service,
 };
-use crate::files::write_atomically;
+use crate::files::{set_aside, write_atomically};
 
 /// Connections at one port. One more takes the place of the one that has been idle for longest.
 const CONNECTIONS: usize = 4_096;
@@ -47,21 +47,34 @@ struct Open {
     listener: Option<CancellationToken>,
 }
 
+/// The routes in a file, if it is one and each of them can be served.
+fn read_routes(bytes: &[u8]) -> Result<BTreeMap<String, Route>, String> {
+    let routes: BTreeMap<String, Route> = serde_json::from_slice(bytes)
+        .map_err(|error| format!("it isn't a file of routes: {error}"))?;
+    for (name, route) in &routes {
+        route.check().map_err(|problem| format!("the route of {name}: {problem}"))?;
+    }
+    Ok(routes)
+}
+
 impl State {
-    /// Reads the routes of the last time. A port that can't be opened yet is tried again every
+    /// Reads the routes of the last time; a file that can't be read is set aside. A port that can't be opened yet is tried again every
     /// second; the others serve at once.
     pub(super) async fn load(
         host: IpAddr,
         file: PathBuf,
         shutdown: CancellationToken,
-    ) -> anyhow::Result<Arc<Self>> {
-        let routes: BTreeMap<String, Route> = match tokio::fs::read(&file).await {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                anyhow::anyhow!("{} isn't a file of routes: {error}", file.display())
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(anyhow::anyhow!("can't read {}: {error}", file.display())),
+    ) -> Arc<Self> {
+        let routes = match tokio::fs::read(&file).await {
+            Ok(bytes) => read_routes(&bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(error.to_string()),
         };
+        // The fleet knows all routes and tells them within seconds; without a proxy nobody is served.
+        let routes = routes.unwrap_or_else(|problem| {
+            set_aside(&file, &problem);
+            BTreeMap::new()
+        });
         let open = routes.into_iter().map(|(name, route)| {
             let port = route.listen;
             (name, Open { service: Arc::new(Service::new(route)), port, listener: None })
@@ -76,7 +89,7 @@ impl State {
             connections: TaskTracker::new(),
         });
         state.open_missing().await;
-        Ok(state)
+        state
     }
 
     /// Opens the ports that are not open yet; says whether all are.
