@@ -3,8 +3,10 @@
 //!
 //! Only the outside is used: the executable, Git, the API. Figures are medians unless their name says
 //! otherwise; machines are noisy, so a figure without its floor says little. Arguments choose parts:
-//! `idle`, `jobs`, `steps`, `log`, `webhooks`, `hook`, `ghosts`, `queue`; without any, all are measured.
+//! `idle`, `jobs`, `steps`, `log`, `webhooks`, `hook`, `ghosts`, `dead`, `queue`; without any, all are
+//! measured.
 
+mod dead;
 mod figure;
 mod floors;
 mod ghosts;
@@ -40,8 +42,11 @@ async fn main() -> anyhow::Result<()> {
     pipeyard_api::client::install_crypto();
     let chosen = Chosen::from_arguments()?;
     let mut figures = Figures::default();
-    if chosen.any_of(&PARTS[..PARTS.len() - 1]) {
+    if chosen.any_of(&PARTS[..PARTS.len() - 2]) {
         installation(&chosen, &mut figures).await?;
+    }
+    if chosen.has("dead") {
+        dead::measure(&mut figures).await?;
     }
     if chosen.has("queue") {
         let (jobs, commits) =
@@ -51,8 +56,9 @@ async fn main() -> anyhow::Result<()> {
     figures.write()
 }
 
-/// The parts that arguments name; the last needs no installation.
-const PARTS: [&str; 8] = ["idle", "jobs", "steps", "log", "webhooks", "hook", "ghosts", "queue"];
+/// The parts that arguments name; the last two need no installation of the others.
+const PARTS: [&str; 9] =
+    ["idle", "jobs", "steps", "log", "webhooks", "hook", "ghosts", "dead", "queue"];
 
 /// What is measured in this run.
 struct Chosen(Vec<String>);
