@@ -28,12 +28,12 @@ deploys:
 pub(crate) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let site = Site::start().await;
     let port = free_address().port();
-    site.apply(&format!(
-        "environments:\n  production:\n    production: true\n    provider: {{endpoint: 'http://{}', region: local, credentials: fleet}}\n    services:\n      web:\n        listen: {port}\n        container:\n          image: pipeyard/busybox:test\n          command: [httpd, -f, -p, '8080', -h, /app/www]\n          port: 8080\n          health_path: /index.html\n          replicas: 2\n",
-        site.fleet
-    ));
     let repo = TestRepo::new(site.dir.path(), "site");
     site.add_repo(&repo.bare);
+    site.apply(&format!(
+        "environments:\n  production:\n    production: true\n    accepts: [{{repo: site, branches: main}}]\n    provider: {{endpoint: 'http://{}', region: local, credentials: fleet}}\n    services:\n      web:\n        listen: {port}\n        container:\n          image: pipeyard/busybox:test\n          command: [httpd, -f, -p, '8080', -h, /app/www]\n          port: 8080\n          health_path: /index.html\n          replicas: 2\n",
+        site.fleet
+    ));
     repo.write("index.html", "serves\n");
     let commit = repo.push_pipeline(PIPELINE);
     let deployment = site.deployment(&commit, &["succeeded", "failed"], LONG).await;

@@ -232,8 +232,8 @@ mod tests {
 
     #[test]
     fn what_keeps_dying_is_tried_in_growing_pauses_by_turns_anew() {
-        let (mut care, mut now, mut mends, began) =
-            (Care::default(), Instant::now(), Vec::new(), Instant::now());
+        let began = Instant::now();
+        let (mut care, mut now, mut mends) = (Care::default(), began, Vec::new());
         while mends.len() < 10 {
             if let Some(mend) = care.look(&down(), SLOW, now) {
                 care.tried(&down(), Some("no".into()), now);
