@@ -38,7 +38,7 @@ enum Command {
     Server(roles::Server),
     /// Run a runner: it claims jobs and executes them.
     Runner(roles::Runner),
-    /// Run the embedded CodeDeploy.
+    /// Run the embedded CodeDeploy, or manage its hosts.
     Fleet(roles::Fleet),
     /// Run the weighted proxy in front of deployed services.
     Proxy(roles::Proxy),
@@ -95,6 +95,9 @@ fn main() -> ExitCode {
             Command::Up(it) => it.main().await,
             Command::Server(it) => it.main().await,
             Command::Runner(it) => it.main(args.global.server).await,
+            Command::Fleet(roles::Fleet { command: Some(command), .. }) => {
+                return pipeyard_cli::run_fleet(args.global, command).await;
+            }
             Command::Fleet(it) => it.main().await,
             Command::Proxy(it) => it.main().await,
             Command::Agent(it) => it.main().await,

@@ -172,9 +172,12 @@ impl LoginCode {
     }
 }
 
-/// Run the embedded CodeDeploy.
+/// Run the embedded CodeDeploy, or manage one that runs.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Fleet {
+    #[command(subcommand)]
+    pub(crate) command: Option<pipeyard_cli::commands::fleet::Fleet>,
     #[command(flatten)]
     file: ConfigFile,
     /// The endpoint.
@@ -246,43 +249,42 @@ impl Proxy {
 pub(crate) struct Agent {
     #[command(flatten)]
     file: ConfigFile,
-    /// The host's name.
-    #[arg(long, env = "PIPEYARD_AGENT_NAME")]
-    name: Option<String>,
     /// The fleet's address.
-    #[arg(long, env = "PIPEYARD_FLEET")]
-    endpoint: Option<String>,
-    /// A file with the fleet's agent token.
-    #[arg(long, env = "PIPEYARD_AGENT_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
+    #[arg(long = "fleet", alias = "endpoint", env = "PIPEYARD_FLEET", value_name = "URL")]
+    fleet: Option<String>,
+    /// A file with the code that `pipectl fleet enroll NAME` printed; needed until the host has its
+    /// key.
+    #[arg(long, alias = "token-file", env = "PIPEYARD_AGENT_ENROLL_FILE", value_name = "FILE")]
+    enroll_file: Option<PathBuf>,
     /// The folder that the agent may fill.
     #[arg(long, env = "PIPEYARD_AGENT_ROOT")]
     root: Option<PathBuf>,
-    /// Where the service on this host answers.
-    #[arg(long, env = "PIPEYARD_AGENT_ADDRESS")]
-    address: Option<SocketAddr>,
-    /// Tags by which groups choose hosts, KEY=VALUE; may be repeated.
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
-}
-
-fn tag(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} isn't KEY=VALUE"))?;
-    Ok((key.to_owned(), value.to_owned()))
+    /// The user that hooks run as which name none (`runas`). Needs an agent that runs as root.
+    #[arg(long, env = "PIPEYARD_AGENT_HOOKS_AS", value_name = "USER")]
+    hooks_as: Option<String>,
+    /// What the fleet knows of a host since hosts enrol; refused, so that nobody relies on it.
+    #[arg(long, hide = true, env = "PIPEYARD_AGENT_NAME")]
+    name: Option<String>,
+    #[arg(long, hide = true, env = "PIPEYARD_AGENT_ADDRESS")]
+    address: Option<String>,
+    #[arg(long = "tag", hide = true)]
+    tags: Vec<String>,
 }
 
 impl Agent {
     pub(crate) async fn main(self) -> anyhow::Result<()> {
         init_logs();
-        let tags: toml::Table =
-            self.tags.into_iter().map(|(key, value)| (key, value.into())).collect();
+        anyhow::ensure!(
+            self.name.is_none() && self.address.is_none() && self.tags.is_empty(),
+            "--name, --tag and --address aren't the agent's to say any more: the fleet keeps them. \
+             Say them to `pipectl fleet enroll NAME --tags KEY=VALUE --address IP:PORT`, and start \
+             the agent with the code that this prints: --enroll-file FILE"
+        );
         let given = Given::default()
-            .with("name", self.name)
-            .with("endpoint", self.endpoint)
-            .with("token_file", text(&self.token_file))
+            .with("endpoint", self.fleet)
+            .with("enroll_file", text(&self.enroll_file))
             .with("root", text(&self.root))
-            .with("address", self.address.map(|a| a.to_string()))
-            .with("tags", (!tags.is_empty()).then_some(tags))
+            .with("hooks_as", self.hooks_as)
             .table();
         let config: AgentConfig = self.file.settings("agent", given)?;
         let _hold = claim(&config.root, Role::Agent)?;

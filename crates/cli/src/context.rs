@@ -81,6 +81,18 @@ impl Context {
         output::print(self.global.output, self.global.query.as_deref(), value, columns)
     }
 
+    /// Prints a result in the chosen format; for people just `text`.
+    ///
+    /// # Errors
+    /// When the query can't be applied, or nothing can be written.
+    pub fn print_plain<T: Serialize>(&self, value: &T, text: &str) -> Result<(), Failure> {
+        use std::io::Write as _;
+        if !self.for_people() {
+            return self.print(value, &[]);
+        }
+        Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    }
+
     /// Whether a person reads the result as a table.
     #[must_use]
     pub fn for_people(&self) -> bool {

@@ -119,6 +119,16 @@ pub async fn run(global: Global, command: Command) -> ExitCode {
             Command::Doctor(it) => it.run(&context).await,
         }
     };
+    end(work).await
+}
+
+/// Carries a command about a fleet out: it belongs to the role's own subcommand.
+pub async fn run_fleet(global: Global, command: commands::fleet::Fleet) -> ExitCode {
+    let context = context::Context::new(global);
+    end(command.run(&context)).await
+}
+
+async fn end(work: impl Future<Output = Outcome>) -> ExitCode {
     let outcome = tokio::select! {
         outcome = work => outcome,
         _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),

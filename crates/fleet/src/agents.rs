@@ -1,4 +1,8 @@
-//! The fleet's side of the agents' protocol: JSON over long polls, under the agents' token.
+//! The fleet's side of the agents' protocol: JSON over long polls, signed by the host's key.
+//!
+//! Which host it is the signature says, and what the host is its row: an agent says only that it is
+//! there and what it can do. A hello opens a session; every message in it has a higher number than
+//! the one before, so that a message that somebody sends again is refused.
 //!
 //! An agent says hello once, then polls. A poll without a running command waits up to four
 //! seconds; an agent that runs one polls every two seconds to show that it lives and to hear that
@@ -11,11 +15,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{control::Refused, db::CommandDoc, deployment::Diagnostics, fleet::Fleet};
+use crate::{
+    control::Refused,
+    db::{Abilities, CommandDoc},
+    deployment::Diagnostics,
+    fleet::Fleet,
+    hosts::HostAuth,
+    sigv4,
+};
 
 /// A silence after which an agent is lost.
 pub(crate) const LOST: Duration = Duration::from_secs(8);
@@ -25,19 +40,33 @@ const WAIT: Duration = Duration::from_secs(4);
 /// `POST /agent/hello`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    pub(crate) name: String,
-    /// New at every start of the agent; an older one of the same name is told to end.
+    /// New at every start of the agent; an older one of the same host is told to end.
     pub(crate) boot: String,
+    pub(crate) abilities: Abilities,
+}
+
+/// The answer to a hello: who the agent is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Greeting {
+    pub(crate) name: String,
     /// Where the host's service answers.
-    pub(crate) address: SocketAddr,
-    pub(crate) tags: Vec<(String, String)>,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) session: String,
+}
+
+/// Which message of which session one is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) boot: String,
+    pub(crate) session: String,
+    /// Higher than that of every message before.
+    pub(crate) number: u64,
 }
 
 /// `POST /agent/poll`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Poll {
-    pub(crate) name: String,
-    pub(crate) boot: String,
+    pub(crate) stamp: Stamp,
     /// The command that the agent is at.
     pub(crate) running: Option<i64>,
 }
@@ -63,7 +92,7 @@ pub(crate) struct Order {
 /// `POST /agent/complete`. May be repeated.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Complete {
-    pub(crate) name: String,
+    pub(crate) stamp: Stamp,
     pub(crate) command: i64,
     pub(crate) diagnostics: Diagnostics,
 }
@@ -71,6 +100,8 @@ pub(crate) struct Complete {
 #[derive(Debug)]
 struct Seen {
     boot: String,
+    session: String,
+    number: u64,
     last: Instant,
     waiting: Arc<Notify>,
 }
@@ -107,65 +138,106 @@ impl Agents {
         }
     }
 
-    fn hello(&self, name: &str, boot: &str) {
+    /// Ends the session of a host whose key was revoked or replaced.
+    pub(crate) fn forget(&self, name: &str) {
+        let gone = self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(gone) = gone {
+            gone.waiting.notify_waiters();
+        }
+    }
+
+    fn hello(&self, name: &str, boot: &str) -> String {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = Arc::new(Notify::new());
-        let new = Seen { boot: boot.to_owned(), last: Instant::now(), waiting };
+        let session = uuid::Uuid::new_v4().simple().to_string();
+        let new = Seen {
+            boot: boot.to_owned(),
+            session: session.clone(),
+            number: 0,
+            last: Instant::now(),
+            waiting,
+        };
         if let Some(old) = seen.insert(name.to_owned(), new) {
             old.waiting.notify_waiters();
         }
+        session
     }
 
-    /// Notes a sign of life. None if this agent must say hello first; an error if another start of
-    /// it did since.
-    fn touch(&self, name: &str, boot: &str) -> Result<Option<Arc<Notify>>, ()> {
+    /// Notes a sign of life.
+    fn touch(&self, name: &str, stamp: &Stamp) -> Result<Arc<Notify>, Refused> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match seen.get_mut(name) {
-            None => Ok(None),
-            Some(seen) if seen.boot == boot => {
-                seen.last = Instant::now();
-                Ok(Some(Arc::clone(&seen.waiting)))
-            }
-            Some(_) => Err(()),
+        let seen = seen.get_mut(name).ok_or_else(unknown)?;
+        check(seen, stamp)?;
+        seen.number = stamp.number;
+        seen.last = Instant::now();
+        Ok(Arc::clone(&seen.waiting))
+    }
+
+    /// Whether this is still the session of this host: a long poll finds out that it was ended.
+    fn still(&self, name: &str, stamp: &Stamp) -> Result<(), Refused> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.get_mut(name).ok_or_else(unknown)?;
+        if seen.boot != stamp.boot {
+            return Err(replaced());
         }
+        if seen.session != stamp.session {
+            return Err(unknown());
+        }
+        seen.last = Instant::now();
+        Ok(())
     }
 }
 
-fn name_is_legal(name: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || b"._+=,@-".contains(&b);
-    (1..=100).contains(&name.len()) && name.bytes().all(legal)
+/// Whether a message is the next one of its session.
+fn check(seen: &Seen, stamp: &Stamp) -> Result<(), Refused> {
+    if seen.boot != stamp.boot {
+        return Err(replaced());
+    }
+    if seen.session != stamp.session {
+        return Err(unknown());
+    }
+    if stamp.number <= seen.number {
+        let text = "this message was taken already";
+        return Err(Refused::new(StatusCode::CONFLICT, "sent_again", text));
+    }
+    Ok(())
 }
 
-/// Registers the host if it isn't, and replaces its tags.
+/// Users or groups of a host that are kept.
+const MAX_NAMES: usize = 2_000;
+
+/// Opens a session. What the host is stays as its row says.
 pub(crate) async fn hello(
     State(fleet): State<Arc<Fleet>>,
-    Json(hello): Json<Hello>,
-) -> Result<StatusCode, Refused> {
-    if !name_is_legal(&hello.name) {
-        return Err(Refused::invalid("an agent's name has 1 to 100 letters, digits or ._+=,@-"));
+    Extension(HostAuth(name)): Extension<HostAuth>,
+    headers: HeaderMap,
+    Json(mut hello): Json<Hello>,
+) -> Result<Json<Greeting>, Refused> {
+    let now = fleet.clock.now();
+    // A hello that is sent again would end the session of the agent that works.
+    let taken = match sigv4::signature_and_end(&headers) {
+        Some((signature, end)) => fleet.db.take_signature(signature, end, now).await?,
+        None => false,
+    };
+    if !taken {
+        let text = "this hello was taken already: sign another";
+        return Err(Refused::new(StatusCode::CONFLICT, "sent_again", text));
     }
-    if hello.tags.len() > 50 {
-        return Err(Refused::invalid("a host has at most 50 tags"));
+    if hello.abilities.users.len().max(hello.abilities.groups.len()) > MAX_NAMES {
+        hello.abilities.all_listed = false;
+        hello.abilities.users.truncate(MAX_NAMES);
+        hello.abilities.groups.truncate(MAX_NAMES);
     }
-    let names = std::slice::from_ref(&hello.name);
-    let identity = format!("arn:aws:iam::000000000000:user/{}", hello.name);
-    fleet.db.register_instance(&hello.name, &identity, fleet.clock.now()).await?;
-    if let Some(known) = fleet.db.instance(&hello.name).await? {
-        let gone: Vec<_> =
-            known.tags.iter().filter(|tag| !hello.tags.contains(tag)).cloned().collect();
-        fleet.db.remove_instance_tags(names, &gone).await?;
-    }
-    fleet.db.add_instance_tags(names, &hello.tags).await?;
-    fleet
-        .db
-        .change_instance(&hello.name, |doc| {
-            doc.address = Some(hello.address);
-            doc.boot = Some(hello.boot.clone());
-        })
-        .await?;
-    fleet.agents.hello(&hello.name, &hello.boot);
-    tracing::info!(host = hello.name, address = %hello.address, "an agent came");
-    Ok(StatusCode::NO_CONTENT)
+    let changed = fleet.db.change_instance(&name, |doc| {
+        doc.boot = Some(hello.boot.clone());
+        doc.abilities = Some(hello.abilities);
+    });
+    changed.await?;
+    let known = fleet.db.instance(&name).await?;
+    let address = known.and_then(|known| known.doc.address);
+    let session = fleet.agents.hello(&name, &hello.boot);
+    tracing::info!(host = name, ?address, "an agent came");
+    Ok(Json(Greeting { name, address, session }))
 }
 
 fn unknown() -> Refused {
@@ -173,21 +245,22 @@ fn unknown() -> Refused {
 }
 
 fn replaced() -> Refused {
-    let text = "another agent with this name came later: every host needs a name of its own";
+    let text = "another agent with this host's key came later: every host needs a key of its own";
     Refused::new(StatusCode::CONFLICT, "replaced", text)
 }
 
 /// Hands out the next command.
 pub(crate) async fn poll(
     State(fleet): State<Arc<Fleet>>,
+    Extension(HostAuth(name)): Extension<HostAuth>,
     Json(poll): Json<Poll>,
 ) -> Result<Json<Polled>, Refused> {
     let deadline = tokio::time::Instant::now() + WAIT;
+    let waiting = fleet.agents.touch(&name, &poll.stamp)?;
     loop {
-        let waiting = fleet.agents.touch(&poll.name, &poll.boot).map_err(|()| replaced())?;
-        let waiting = waiting.ok_or_else(unknown)?;
+        fleet.agents.still(&name, &poll.stamp)?;
         let woken = waiting.notified();
-        let open = fleet.db.open_command(&poll.name).await?;
+        let open = fleet.db.open_command(&name).await?;
         if let Some(running) = poll.running {
             let cancel = open.is_none_or(|open| open.id != running);
             return Ok(Json(Polled { command: None, cancel }));
@@ -208,13 +281,15 @@ pub(crate) async fn poll(
     }
 }
 
-/// Takes the end of a command; one that had ended already changes nothing.
+/// Takes the end of one of the host's own commands; one that had ended already changes nothing.
 pub(crate) async fn complete(
     State(fleet): State<Arc<Fleet>>,
+    Extension(HostAuth(name)): Extension<HostAuth>,
     Json(done): Json<Complete>,
 ) -> Result<StatusCode, Refused> {
+    fleet.agents.touch(&name, &done.stamp)?;
     let now = fleet.clock.now();
-    let ended = fleet.db.end_command(done.command, &done.name, &done.diagnostics, now).await?;
+    let ended = fleet.db.end_command(done.command, &name, &done.diagnostics, now).await?;
     if ended {
         fleet.engine.wake_all();
     }

@@ -12,25 +12,29 @@ use std::{
 };
 
 use axum::{
+    Extension,
     body::Body,
     extract::{Path as Url, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use flate2::read::GzDecoder;
 use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
-use crate::{control::Refused, db::Bundle, fleet::Fleet};
+use crate::{
+    appspec,
+    archive::{self, ArchiveError, Kind, LIMITS, Links},
+    control::Refused,
+    db::Bundle,
+    fleet::Fleet,
+    hosts::HostAuth,
+};
 
 /// The largest bundle, packed.
-const MAX_PACKED: u64 = 1 << 30;
-/// The largest bundle, unpacked.
-pub(crate) const MAX_UNPACKED: u64 = 4 << 30;
-/// The most files in a bundle.
-pub(crate) const MAX_ENTRIES: usize = 100_000;
+pub(crate) const MAX_PACKED: u64 = 1 << 30;
 
 /// A file without a name may be one that is about to get it.
 const YOUNG: Duration = Duration::from_secs(86_400);
@@ -65,6 +69,15 @@ pub(crate) enum BundleError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Db(#[from] crate::db::DbError),
+}
+
+impl From<ArchiveError> for BundleError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Visitor(error) => Self::Io(error),
+            error => Self::Archive(error.to_string()),
+        }
+    }
 }
 
 impl Bundles {
@@ -141,68 +154,123 @@ pub(crate) fn digest(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Rewrites a bundle as a plain tar whose files lie under `app/`, ready for a container. Paths that
-/// leave the bundle, devices and sizes beyond the limits are refused.
+/// What a bundle holds, as far as it matters before a deployment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Content {
+    /// Why it can't be unpacked on a host; a container may still take it.
+    pub(crate) problem: Option<String>,
+    /// Why nobody can unpack it.
+    pub(crate) broken: Option<String>,
+    /// Its AppSpec, if it has one.
+    pub(crate) appspec: Option<String>,
+}
+
+impl Content {
+    /// Reads a whole bundle.
+    fn of(bundle: &Path) -> io::Result<Self> {
+        let mut found: [Option<String>; 2] = [None, None];
+        let mut look = |entry: &archive::Entry, content: &mut dyn Read| {
+            let slot = appspec::NAMES.iter().position(|name| entry.path == Path::new(name));
+            if let (Some(slot), Kind::File { .. }) = (slot, &entry.kind) {
+                let mut bytes = Vec::new();
+                content.take(appspec::MAX_BYTES + 1).read_to_end(&mut bytes)?;
+                found[slot] = Some(String::from_utf8_lossy(&bytes).into_owned());
+            }
+            Ok(())
+        };
+        let read = archive::read(std::fs::File::open(bundle)?, Links::Inside, LIMITS, &mut look);
+        let mut content = Self::default();
+        match read {
+            Ok(()) => {}
+            Err(ArchiveError::Visitor(error)) => return Err(error),
+            Err(error) => content.problem = Some(error.to_string()),
+        }
+        if content.problem.is_some() {
+            let file = std::fs::File::open(bundle)?;
+            match archive::read(file, Links::Anywhere, LIMITS, &mut |_, _| Ok(())) {
+                Ok(()) => {}
+                Err(ArchiveError::Visitor(error)) => return Err(error),
+                Err(error) => content.broken = Some(error.to_string()),
+            }
+        }
+        let [yml, yaml] = found;
+        content.appspec = yml.or(yaml);
+        Ok(content)
+    }
+}
+
+/// What the bundle of a revision holds; none if there is no such bundle. Read when it is stored; one
+/// that an earlier version stored is read now.
+pub(crate) async fn content(
+    fleet: &Fleet,
+    revision: &Value,
+) -> Result<Option<Content>, BundleError> {
+    let location = &revision["s3Location"];
+    let text = |name: &str| location[name].as_str().unwrap_or_default();
+    let Some(bundle) = fleet.db.bundle(text("bucket"), text("key")).await? else {
+        return Ok(None);
+    };
+    if let Some(content) = fleet.db.bundle_content(&bundle.sha256).await? {
+        return Ok(Some(content));
+    }
+    let path = fleet.bundles.path(&bundle.sha256);
+    match look(path).await {
+        Ok(content) => {
+            fleet.db.put_bundle_content(&bundle.sha256, &content).await?;
+            Ok(Some(content))
+        }
+        // The engine says so of a bundle whose file is gone.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn look(path: PathBuf) -> io::Result<Content> {
+    tokio::task::spawn_blocking(move || Content::of(&path)).await.map_err(io::Error::other)?
+}
+
+/// Rewrites a bundle as a plain tar whose files lie under `app/`, ready for a container. Symbolic
+/// links may name the container's own files; what is refused is said in [`archive`].
 pub(crate) fn repack(bundle: &Path, out: std::fs::File) -> Result<(), BundleError> {
-    let bad = |text: String| BundleError::Archive(text);
-    let unpacked = GzDecoder::new(std::fs::File::open(bundle)?).take(MAX_UNPACKED + 1);
-    let mut archive = tar::Archive::new(unpacked);
     let mut builder = tar::Builder::new(out);
     let mut folder = tar::Header::new_gnu();
     folder.set_entry_type(tar::EntryType::Directory);
     folder.set_mode(0o755);
     folder.set_size(0);
     builder.append_data(&mut folder, "app/", io::empty())?;
-    let entries = archive.entries().map_err(|error| bad(error.to_string()))?;
-    let mut size = 0;
-    for (count, entry) in entries.enumerate() {
-        let mut entry = entry.map_err(|error| bad(error.to_string()))?;
-        let path = entry.path().map_err(|error| bad(error.to_string()))?.into_owned();
-        let inside = relative(&path).ok_or_else(|| bad(format!("{} leaves it", path.display())))?;
-        size += entry.size();
-        if count >= MAX_ENTRIES || size > MAX_UNPACKED {
-            return Err(bad(format!("more than {MAX_ENTRIES} files or {MAX_UNPACKED} bytes")));
-        }
-        if inside.as_os_str().is_empty() {
-            continue;
-        }
-        let target = Path::new("app").join(inside);
-        let mut header = entry.header().clone();
-        match header.entry_type() {
-            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::Directory => {
-                builder.append_data(&mut header, target, &mut entry)?;
+    let mut put = |entry: &archive::Entry, content: &mut dyn Read| {
+        let target = Path::new("app").join(&entry.path);
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(entry.mode);
+        // Odd numbers of somebody else's are left out.
+        header.set_uid(entry.header.uid().unwrap_or(0));
+        header.set_gid(entry.header.gid().unwrap_or(0));
+        header.set_mtime(entry.header.mtime().unwrap_or(0));
+        header.set_size(0);
+        match &entry.kind {
+            Kind::Folder => {
+                header.set_entry_type(tar::EntryType::Directory);
+                builder.append_data(&mut header, target, io::empty())?;
             }
-            tar::EntryType::Symlink | tar::EntryType::Link => {
-                let link = entry.link_name().map_err(|error| bad(error.to_string()))?;
-                let link = link.ok_or_else(|| bad("a link without a target".into()))?.into_owned();
-                let link = if header.entry_type() == tar::EntryType::Link {
-                    let link = relative(&link)
-                        .ok_or_else(|| bad(format!("{} leaves it", link.display())))?;
-                    Path::new("app").join(link)
-                } else {
-                    link
-                };
-                builder.append_link(&mut header, target, link)?;
+            Kind::File { size } => {
+                header.set_entry_type(tar::EntryType::Regular);
+                header.set_size(*size);
+                builder.append_data(&mut header, target, content)?;
             }
-            tar::EntryType::XGlobalHeader => {}
-            other => return Err(bad(format!("{} is a {other:?}", path.display()))),
+            Kind::Symlink(to) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                builder.append_link(&mut header, target, to)?;
+            }
+            Kind::Hardlink(to) => {
+                header.set_entry_type(tar::EntryType::Link);
+                builder.append_link(&mut header, target, Path::new("app").join(to))?;
+            }
         }
-    }
+        Ok(())
+    };
+    archive::read(std::fs::File::open(bundle)?, Links::Anywhere, LIMITS, &mut put)?;
     builder.into_inner()?.sync_all()?;
     Ok(())
-}
-
-/// The path without `.`; none if it is absolute or has `..`.
-pub(crate) fn relative(path: &Path) -> Option<PathBuf> {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::Normal(name) => clean.push(name),
-            std::path::Component::CurDir => {}
-            _ => return None,
-        }
-    }
-    Some(clean)
 }
 
 /// `PUT /bundles/{bucket}/{key}`: keeps the body. The answer's `ETag` is its sha256 in hex.
@@ -237,6 +305,9 @@ pub(crate) async fn put(
             return Err(error);
         }
     };
+    // Now, while somebody waits for minutes anyway: a deployment is asked for within seconds.
+    let content = look(fleet.bundles.path(&bundle.sha256)).await?;
+    fleet.db.put_bundle_content(&bundle.sha256, &content).await?;
     fleet.db.put_bundle(&bucket, &key, &bundle, fleet.clock.now()).await?;
     Ok((StatusCode::OK, [(header::ETAG, format!("\"{}\"", bundle.sha256))]).into_response())
 }
@@ -259,11 +330,18 @@ async fn receive(body: Body, path: &Path) -> Result<(String, i64), Refused> {
     Ok((hex::encode(hash.finalize()), i64::try_from(size).unwrap_or(i64::MAX)))
 }
 
-/// `GET /bundles/{bucket}/{key}`.
+/// `GET /bundles/{bucket}/{key}`. A host reads only what it was told to install.
 pub(crate) async fn get(
     State(fleet): State<Arc<Fleet>>,
+    host: Option<Extension<HostAuth>>,
     Url((bucket, key)): Url<(String, String)>,
 ) -> Result<Response, Refused> {
+    if let Some(Extension(HostAuth(host))) = host
+        && !fleet.db.may_fetch(&host, &bucket, &key).await?
+    {
+        let text = format!("{host} wasn't told to install {bucket}/{key}");
+        return Err(Refused::new(StatusCode::FORBIDDEN, "not_yours", text));
+    }
     let bundle = fleet.db.bundle(&bucket, &key).await?;
     let bundle = bundle.ok_or_else(|| Refused::not_found(format!("no bundle {bucket}/{key}")))?;
     let file = tokio::fs::File::open(fleet.bundles.path(&bundle.sha256)).await?;
@@ -279,30 +357,15 @@ pub(crate) async fn get(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::tests::Raw;
 
     fn bundle(entries: &[(&str, tar::EntryType, &str)]) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let gz = flate2::write::GzEncoder::new(file.reopen().unwrap(), flate2::Compression::fast());
-        let mut builder = tar::Builder::new(gz);
-        for (path, kind, content) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
-            header.set_entry_type(*kind);
-            header.set_mode(0o755);
-            if *kind == tar::EntryType::Regular {
-                header.set_size(content.len() as u64);
-            } else {
-                header.set_size(0);
-                header.as_gnu_mut().unwrap().linkname[..content.len()]
-                    .copy_from_slice(content.as_bytes());
-            }
-            header.set_cksum();
-            let body: &[u8] =
-                if *kind == tar::EntryType::Regular { content.as_bytes() } else { b"" };
-            builder.append(&header, body).unwrap();
-        }
-        builder.into_inner().unwrap().finish().unwrap();
-        file
+        let put = |raw: Raw, (path, kind, content): &(&str, tar::EntryType, &str)| {
+            let body = if *kind == tar::EntryType::Regular { content.as_bytes() } else { b"" };
+            let link = if *kind == tar::EntryType::Regular { "" } else { content };
+            raw.put(path, *kind, link, body)
+        };
+        entries.iter().fold(Raw::new(), put).done()
     }
 
     #[test]
@@ -347,5 +410,22 @@ mod tests {
         std::fs::write(noise.path(), b"not a gzip").unwrap();
         let out = tempfile::tempfile().unwrap();
         assert!(matches!(repack(noise.path(), out), Err(BundleError::Archive(_))));
+    }
+
+    #[test]
+    fn a_bundle_is_looked_into_when_it_is_stored() {
+        use tar::EntryType::{Regular, Symlink};
+        let good = bundle(&[("appspec.yaml", Regular, "b"), ("./appspec.yml", Regular, "a")]);
+        let good = Content::of(good.path()).unwrap();
+        assert_eq!(good, Content { appspec: Some("a".into()), ..Content::default() });
+        // Links that only a container can have.
+        let absolute = bundle(&[("python", Symlink, "/usr/bin/python3")]);
+        let absolute = Content::of(absolute.path()).unwrap();
+        assert!(absolute.problem.is_some() && absolute.broken.is_none());
+        let below = bundle(&[("a", Symlink, "b"), ("a/b", Regular, "")]);
+        assert!(Content::of(below.path()).unwrap().broken.unwrap().contains("below"));
+        // The agent doesn't follow a link to an AppSpec, so neither does this.
+        let linked = bundle(&[("x", Regular, "a"), ("appspec.yml", Symlink, "x")]);
+        assert_eq!(Content::of(linked.path()).unwrap().appspec, None);
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Token, files::create_once};
 
-/// An access key pair that this fleet made.
+/// An access key pair of this fleet's: its administrator's, or a host's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessKey {
     /// The public half, `AKIA...`.
@@ -17,16 +17,27 @@ pub struct AccessKey {
     pub secret_access_key: Token,
 }
 
-/// Everything that opens a fleet: `<data>/credentials.json`, mode 0600.
+impl AccessKey {
+    /// A new public half for this secret.
+    #[must_use]
+    pub fn mint(secret: Token) -> Self {
+        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+        let mut rng = rand::rng();
+        let letter = |_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]);
+        let id: String = (0..16).map(letter).collect();
+        Self { access_key_id: format!("AKIA{id}"), secret_access_key: secret }
+    }
+}
+
+/// Everything that opens a fleet: `<data>/credentials.json`, mode 0600. Hosts have keys of their
+/// own; a file of an earlier version holds an `agent_token` too, which opens nothing any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// Signs CodeDeploy requests.
     #[serde(flatten)]
     pub key: AccessKey,
-    /// The bearer token of `/services`, `/traffic` and `/bundles`.
+    /// The bearer token of `/services`, `/traffic`, `/hosts` and `/bundles`.
     pub token: Token,
-    /// The agents' bearer token: `/agent`, and reading bundles.
-    pub agent_token: Token,
 }
 
 impl Credentials {
@@ -42,13 +53,7 @@ impl Credentials {
     }
 
     fn mint() -> Self {
-        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-        let mut rng = rand::rng();
-        let letter = |_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]);
-        let id: String = (0..16).map(letter).collect();
-        let key =
-            AccessKey { access_key_id: format!("AKIA{id}"), secret_access_key: Token::mint() };
-        Self { key, token: Token::mint(), agent_token: Token::mint() }
+        Self { key: AccessKey::mint(Token::mint()), token: Token::mint() }
     }
 }
 

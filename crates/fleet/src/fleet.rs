@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderValue, header},
     middleware,
     response::Response,
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use pipeyard_listen::{Limits, Listener};
 use pipeyard_model::{Clock, SystemClock};
@@ -31,7 +31,7 @@ use crate::{
     db::Db,
     engine::{self, Containers, Engine, Routes, Vitals},
     files::refuse_public,
-    http_client,
+    hosts, http_client,
     proxy::{ProxyClient, default_admin},
     token::{self, SharedToken},
 };
@@ -93,6 +93,8 @@ pub(crate) struct Fleet {
 
 /// Bodies of JSON requests.
 const JSON_LIMIT: usize = 1 << 20;
+/// Bodies of requests that nobody has signed.
+const SMALL_LIMIT: usize = 4 << 10;
 /// How long requests in progress may take when the fleet ends.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -194,9 +196,6 @@ async fn dated(State(fleet): State<Arc<Fleet>>, mut response: Response) -> Respo
 
 fn router(fleet: &Arc<Fleet>) -> Router {
     let admin = Arc::new(vec![fleet.credentials.token.clone()]);
-    let agent = Arc::new(vec![fleet.credentials.agent_token.clone()]);
-    let both =
-        Arc::new(vec![fleet.credentials.token.clone(), fleet.credentials.agent_token.clone()]);
     let control = Router::new()
         .route(
             "/services/{application}/{group}",
@@ -207,6 +206,8 @@ fn router(fleet: &Arc<Fleet>) -> Router {
             post(control::set_weight).get(control::get_traffic),
         )
         .route("/health/{application}/{group}", get(control::get_health))
+        .route("/hosts", post(hosts::enrol).get(hosts::list))
+        .route("/hosts/{name}", delete(hosts::remove))
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), token::require));
     let store = Router::new()
@@ -215,13 +216,17 @@ fn router(fleet: &Arc<Fleet>) -> Router {
         .layer(middleware::from_fn_with_state(admin, token::require));
     let fetch = Router::new()
         .route("/bundles/{bucket}/{*key}", get(bundles::get))
-        .layer(middleware::from_fn_with_state(both, token::require));
+        .layer(middleware::from_fn_with_state(Arc::clone(fleet), hosts::require_admin_or_host));
     let agents = Router::new()
         .route("/agent/hello", post(agents::hello))
         .route("/agent/poll", post(agents::poll))
         .route("/agent/complete", post(agents::complete))
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
-        .layer(middleware::from_fn_with_state(agent, token::require));
+        .layer(middleware::from_fn_with_state(Arc::clone(fleet), hosts::require));
+    // The code is the credential.
+    let exchange = Router::new()
+        .route("/agent/enrol", post(hosts::exchange))
+        .layer(DefaultBodyLimit::max(SMALL_LIMIT));
     Router::new()
         .route("/", post(aws::handle))
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
@@ -229,6 +234,7 @@ fn router(fleet: &Arc<Fleet>) -> Router {
         .merge(store)
         .merge(fetch)
         .merge(agents)
+        .merge(exchange)
         .route("/healthz", get(async || "ok\n"))
         .layer(middleware::map_response_with_state(Arc::clone(fleet), dated))
         .with_state(Arc::clone(fleet))

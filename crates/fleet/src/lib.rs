@@ -11,9 +11,10 @@
 //! # How a client deploys
 //!
 //! At its first start the fleet writes `<data>/credentials.json` (mode 0600):
-//! `{"access_key_id", "secret_access_key", "token", "agent_token"}`. The key pair signs CodeDeploy
-//! requests (SigV4, service `codedeploy`, the configured region); `token` is the bearer token of
-//! `/services`, `/traffic` and `/bundles`; `agent_token` is the agents'.
+//! `{"access_key_id", "secret_access_key", "token"}`. The key pair signs CodeDeploy requests (SigV4,
+//! service `codedeploy`, the configured region); `token` is the bearer token of `/services`,
+//! `/traffic`, `/hosts` and `/bundles`. Every host has a key of its own, for which its agent
+//! exchanges a code that is good once.
 //!
 //! 1. Set up once for each service and environment: `CreateApplication` (computePlatform `ECS` for
 //!    containers, `Server` for hosts), `CreateDeploymentGroup`, and
@@ -50,7 +51,10 @@
 
 pub mod agent;
 mod agents;
+mod appspec;
+mod archive;
 mod aws;
+mod beneath;
 mod bundles;
 mod control;
 mod credentials;
@@ -59,6 +63,7 @@ mod deployment;
 mod engine;
 mod files;
 mod fleet;
+mod hosts;
 pub mod proxy;
 pub mod sigv4;
 mod token;

@@ -1,4 +1,4 @@
-//! AWS Signature Version 4 over headers: checks what a client signed, and signs for tests.
+//! AWS Signature Version 4 over headers: checks what a client signed, and signs for agents.
 //!
 //! The check rebuilds the signature from the request as it arrived; nothing that a client says
 //! about its own hash is believed. Signatures are compared in constant time.
@@ -112,6 +112,22 @@ fn parse(header: &str) -> Result<Parts<'_>, SigError> {
             .ok_or_else(|| incomplete("requires 'SignedHeaders' parameter"))?,
         signature: signature.ok_or_else(|| incomplete("requires 'Signature' parameter"))?,
     })
+}
+
+/// The id of the key that a request says it is signed with; nothing is checked yet.
+#[must_use]
+pub fn access_key_id(headers: &HeaderMap) -> Option<&str> {
+    let header = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    parse(header).ok().map(|parts| parts.access_key)
+}
+
+/// The signature of a request that [`verify`] has believed, and until when it is believed: what has
+/// to be remembered so that the same request isn't taken twice.
+#[must_use]
+pub fn signature_and_end(headers: &HeaderMap) -> Option<(&str, Timestamp)> {
+    let header = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let stamp = headers.get("x-amz-date")?.to_str().ok()?;
+    Some((parse(header).ok()?.signature, parse_stamp(stamp)? + MAX_SKEW))
 }
 
 /// Checks that one of `keys` signed this request for `scope`, at a time near `now`. Returns the

@@ -25,6 +25,7 @@ const NAME: &str = "worker/production";
 
 struct Host {
     config: AgentConfig,
+    address: SocketAddr,
     process: Option<Process>,
 }
 
@@ -80,20 +81,22 @@ impl Hosts {
             HostService { health_path: "/health".into(), healthy_within: 10, drain_within: 10 };
         let platform = ServicePlatform::Hosts(service);
         world.put_service(NAME, &ServiceDefinition { listen: port, platform }).await;
-        let token_file = world.fleet.data_dir.join("credentials.json");
         let mut hosts = Vec::new();
         for (name, zone) in [("a", "a"), ("b", "b"), ("c", "a")] {
             let tags = [("group", "worker"), ("zone", zone)];
             let address = SocketAddr::from(([127, 0, 0, 1], free_port().await));
+            let tags: std::collections::BTreeMap<_, _> = tags.into();
+            let wish = json!({"name": format!("host-{name}"), "tags": tags, "address": address});
+            let code = world.enrol(&wish).await;
+            let enroll_file = world.folder.path().join(format!("{name}.enrolment"));
+            std::fs::write(&enroll_file, code).unwrap();
             let config = AgentConfig {
-                name: format!("host-{name}"),
                 endpoint: world.endpoint(),
-                token_file: token_file.clone(),
+                enroll_file: Some(enroll_file),
                 root: world.folder.path().join(name),
-                address,
-                tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+                hooks_as: None,
             };
-            let mut host = Host { config, process: None };
+            let mut host = Host { config, address, process: None };
             host.start();
             hosts.push(host);
         }
@@ -105,8 +108,8 @@ impl Hosts {
         world.aws("AddTagsToOnPremisesInstances", tag).await;
         let hosts = Self { world, port, hosts };
         until("the hosts are there", Duration::from_secs(20), async || {
-            let found = hosts.world.aws("ListOnPremisesInstances", json!({})).await;
-            (found["instanceNames"].as_array().unwrap().len() == 4).then_some(())
+            let found = hosts.world.hosts().await;
+            (found.iter().filter(|host| host["agent"] == "online").count() == 3).then_some(())
         })
         .await;
         hosts
@@ -162,7 +165,7 @@ impl Hosts {
         let http = http_client().unwrap();
         let mut answers = Vec::new();
         for host in &self.hosts {
-            let answer = http.get(format!("http://{}/", host.config.address)).send().await;
+            let answer = http.get(format!("http://{}/", host.address)).send().await;
             let text = match answer {
                 Ok(answer) => answer.text().await.unwrap().trim().to_owned(),
                 Err(_) => "-".to_owned(),
@@ -198,7 +201,7 @@ struct Prober {
 
 impl Prober {
     fn start(hosts: &Hosts) -> Self {
-        let addresses: Vec<SocketAddr> = hosts.hosts.iter().map(|h| h.config.address).collect();
+        let addresses: Vec<SocketAddr> = hosts.hosts.iter().map(|h| h.address).collect();
         let (stop, lowest) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new((99, 0))));
         let (stopped, seen) = (Arc::clone(&stop), Arc::clone(&lowest));
         let http = http_client().unwrap();

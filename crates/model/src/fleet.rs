@@ -11,6 +11,9 @@
 //! | `POST /traffic/{application}/{group}` | [`SetWeight`] | [`TrafficReport`] |
 //! | `GET /traffic/{application}/{group}` | | [`TrafficReport`] |
 //! | `GET /health/{application}/{group}` | | [`ServiceHealth`] |
+//! | `POST /hosts` | [`EnrolHost`] | [`Enrolment`] |
+//! | `GET /hosts` | | a list of [`HostView`] |
+//! | `DELETE /hosts/{name}` | | 204 |
 //!
 //! An error is `{"code": "...", "message": "..."}` with a 4xx or 5xx status ([`ControlError`]).
 
@@ -19,6 +22,65 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
+
+/// Lets a host enrol: says what it is, and asks for a code that its agent exchanges for a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolHost {
+    /// The host's name: 1 to 100 letters, digits or `._+=,@-`.
+    pub name: String,
+    /// Tags by which groups choose hosts. Absent: those that it has stay.
+    #[serde(default)]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Where the service on the host answers. Absent: what is known stays.
+    #[serde(default)]
+    pub address: Option<std::net::SocketAddr>,
+    /// How long the code is good; a day if absent.
+    #[serde(default)]
+    pub valid_seconds: Option<u64>,
+}
+
+/// A code, shown once. Whoever has it becomes the host.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// The host.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// What the agent exchanges for its key, once.
+    pub code: String,
+    /// From when on it is worth nothing.
+    pub expires_at: Timestamp,
+}
+
+impl std::fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Enrolment({})", self.name)
+    }
+}
+
+/// A host, as the fleet knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// Where its service answers.
+    pub address: Option<std::net::SocketAddr>,
+    /// Tags by which groups choose it.
+    pub tags: BTreeMap<String, String>,
+    /// The public half of its key; none until it has enrolled.
+    pub access_key_id: Option<String>,
+    /// Since when it has this key.
+    pub enrolled_at: Option<Timestamp>,
+    /// Until when its open enrolment is good.
+    pub enrolment_until: Option<Timestamp>,
+    /// `online`, `silent`, or `never` if its agent hasn't come.
+    pub agent: String,
+    /// The user that its agent runs as.
+    pub agent_user: Option<String>,
+}
 
 /// What a deployment group runs, and the port at which people reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

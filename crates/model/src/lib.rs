@@ -3,6 +3,7 @@
 //! Everything here is data and arithmetic. There is no I/O, no async, no randomness that is not
 //! passed in, and no clock but [`Clock`]: every transition takes `now` as an argument.
 
+pub mod address;
 pub mod deployment;
 pub mod environment;
 pub mod fleet;

@@ -51,9 +51,10 @@ impl Running {
             credentials.is_file().then_some(())
         })
         .await?;
-        let token_file = agent_token(&dir, &credentials)?;
         for n in 0..HOSTS {
-            parts.spawn(agent(&dir, n, ports, &fleet, &token_file)?);
+            let at = ports.host(n).to_string();
+            let enrolment = enrol(&dir, n, &at, &fleet, &credentials).await?;
+            parts.spawn(agent(&dir, n, &fleet, &enrolment)?);
         }
         let url = format!("http://{}", up.listen);
         let anonymous = Client::new(&url, None)?;
@@ -102,32 +103,19 @@ impl Parts {
     }
 }
 
+fn host(n: u16) -> String {
+    format!("host{}", n + 1)
+}
+
 /// A host: a root of its own, an agent, a port for its program.
-fn agent(
-    dir: &Path,
-    n: u16,
-    ports: Ports,
-    fleet: &str,
-    token_file: &Path,
-) -> anyhow::Result<supervise::Part> {
-    let name = format!("host{}", n + 1);
+fn agent(dir: &Path, n: u16, fleet: &str, enrolment: &Path) -> anyhow::Result<supervise::Part> {
+    let name = host(n);
     let root = dir.join("hosts").join(&name);
     pipeyard_private::folder(&root, &["bundles"])?;
-    let address = ports.host(n).to_string();
-    let args = [
-        "agent",
-        "--name",
-        &name,
-        "--endpoint",
-        fleet,
-        "--address",
-        &address,
-        "--tag",
-        "role=worker",
-    ];
-    let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let mut args: Vec<String> =
+        ["agent", "--fleet", fleet].iter().map(|arg| (*arg).to_owned()).collect();
     args.extend(["--root".into(), root.display().to_string()]);
-    args.extend(["--token-file".into(), token_file.display().to_string()]);
+    args.extend(["--enroll-file".into(), enrolment.display().to_string()]);
     Ok(supervise::Part {
         name: name.clone(),
         args,
@@ -137,14 +125,29 @@ fn agent(
     })
 }
 
-/// The agents' token, out of the fleet's credentials.
-fn agent_token(dir: &Path, credentials: &Path) -> anyhow::Result<PathBuf> {
-    let text = fs::read_to_string(credentials)?;
-    let all: serde_json::Value = serde_json::from_str(&text)?;
-    let token =
-        all["agent_token"].as_str().context("the fleet's credentials have no agent_token")?;
-    let file = dir.join("agent-token");
-    pipeyard_private::write(&file, token.as_bytes())?;
+/// Lets a host enrol, as a person on the fleet's machine would; answers the file of the code.
+async fn enrol(
+    dir: &Path,
+    n: u16,
+    address: &str,
+    fleet: &str,
+    credentials: &Path,
+) -> anyhow::Result<PathBuf> {
+    let name = host(n);
+    let code = wait_for(&format!("{name} may enrol"), || async {
+        let output = tokio::process::Command::new(std::env::current_exe().ok()?)
+            .args(["fleet", "enroll", &name, "--tags", "role=worker", "--address", address])
+            .args(["--fleet", fleet, "--credentials"])
+            .arg(credentials)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .ok()?;
+        output.status.success().then_some(output.stdout)
+    })
+    .await?;
+    let file = dir.join(format!("{name}.enrolment"));
+    pipeyard_private::write(&file, &code)?;
     Ok(file)
 }
 
@@ -164,17 +167,19 @@ async fn login_code(dir: &Path) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-async fn wait_for<F, Fut>(what: &str, mut ask: F) -> anyhow::Result<()>
+async fn wait_for<T, F, Fut>(what: &str, mut ask: F) -> anyhow::Result<T>
 where
     F: FnMut() -> Fut,
-    Fut: Future<Output = Option<()>>,
+    Fut: Future<Output = Option<T>>,
 {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while ask().await.is_none() {
+    loop {
+        if let Some(found) = ask().await {
+            return Ok(found);
+        }
         anyhow::ensure!(Instant::now() < deadline, "waited 30 s in vain: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(())
 }
 
 /// Ends every program that works in a folder of the demo's hosts: a deployed program outlives its

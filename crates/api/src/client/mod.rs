@@ -257,17 +257,19 @@ impl Client {
             return Ok(response);
         }
         let bytes = response.bytes().await.unwrap_or_default();
-        let error = serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(
-            |_| ApiError {
-                code: format!("http_{}", status.as_u16()),
-                message: match status {
-                    StatusCode::UNAUTHORIZED => "you aren't signed in".to_owned(),
-                    _ => format!("{}{path} answered {status}", self.base),
-                },
-                hint: None,
-            },
-            |body| body.error,
-        );
+        let error = serde_json::from_slice::<ErrorBody>(&bytes).map(|body| body.error);
+        // The fleet says the same two words without a frame.
+        let error =
+            error.or_else(|_| serde_json::from_slice::<ApiError>(&bytes)).unwrap_or_else(|_| {
+                ApiError {
+                    code: format!("http_{}", status.as_u16()),
+                    message: match status {
+                        StatusCode::UNAUTHORIZED => "you aren't signed in".to_owned(),
+                        _ => format!("{}{path} answered {status}", self.base),
+                    },
+                    hint: None,
+                }
+            });
         Err(ClientError::Refused { status: status.as_u16(), error })
     }
 

@@ -7,6 +7,7 @@ pub mod dora;
 pub mod env_rules;
 pub mod envs;
 pub mod explain;
+pub mod fleet;
 pub mod hook;
 pub mod incidents;
 pub mod lint;

@@ -6,14 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    AgentConfig,
-    appspec::{AppSpec, EVENT_LIMIT},
-    client::Client,
-    hooks, install,
-};
+use super::{AgentConfig, client::Client, hooks, install};
 use crate::{
     agents::Order,
+    appspec::{AppSpec, EVENT_LIMIT},
     bundles::digest,
     deployment::{Diagnostics, LifecycleErrorCode},
 };
@@ -39,7 +35,7 @@ pub(super) async fn execute(
     let outcome = match order.event.as_str() {
         "DownloadBundle" => download(config, client, order).await,
         "Install" => install(config, order).await,
-        _ => scripts(config, order).await,
+        _ => scripts(config, client, order).await,
     };
     let outcome =
         outcome.unwrap_or_else(|text| Diagnostics::new(LifecycleErrorCode::UnknownError, text));
@@ -61,10 +57,6 @@ fn bundle(root: &Path, sha256: &str) -> Result<PathBuf, String> {
     } else {
         Err(format!("{sha256:?} isn't a sha256"))
     }
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 async fn download(
@@ -97,14 +89,18 @@ async fn install(config: &Arc<AgentConfig>, order: &Order) -> Result<Diagnostics
     let folder = bundle(&config.root, &order.doc.sha256)?;
     let (root, sha256) = (config.root.clone(), order.doc.sha256.clone());
     let installed = tokio::task::spawn_blocking(move || {
-        let spec = AppSpec::read(&folder, is_root())?;
+        let spec = AppSpec::read(&folder)?;
         install::install(&root, &sha256, &spec)
     });
     Ok(Diagnostics::success(installed.await.map_err(|error| error.to_string())??))
 }
 
 /// The scripts of an event. Those of `ApplicationStop` come from the version that was good before.
-async fn scripts(config: &Arc<AgentConfig>, order: &Order) -> Result<Diagnostics, String> {
+async fn scripts(
+    config: &Arc<AgentConfig>,
+    client: &Client,
+    order: &Order,
+) -> Result<Diagnostics, String> {
     let of = if order.event == "ApplicationStop" {
         match &order.doc.previous {
             Some(previous) => previous,
@@ -117,15 +113,16 @@ async fn scripts(config: &Arc<AgentConfig>, order: &Order) -> Result<Diagnostics
     if order.event == "ApplicationStop" && !folder.is_dir() {
         return Ok(Diagnostics::success("the version before isn't kept any more"));
     }
-    let spec = AppSpec::read(&folder, is_root())?;
+    let spec = AppSpec::read(&folder)?;
     let hooks = spec.hooks.get(&order.event).map(Vec::as_slice).unwrap_or_default();
-    let environment = environment(config, order);
+    let environment = environment(config, client, order);
     let began = Instant::now();
     let mut last = Diagnostics::success("no scripts");
     for hook in hooks {
         let left = Duration::from_secs(EVENT_LIMIT).saturating_sub(began.elapsed());
         let running = config.root.join(RUNNING);
-        last = hooks::run(&folder, hook, &environment, left, &running).await;
+        let default = config.hooks_as.as_deref();
+        last = hooks::run(&folder, hook, &environment, left, default, &running).await;
         if last.error_code != LifecycleErrorCode::Success {
             break;
         }
@@ -134,7 +131,7 @@ async fn scripts(config: &Arc<AgentConfig>, order: &Order) -> Result<Diagnostics
 }
 
 /// Everything that a hook is told; nothing of the agent's own environment is.
-fn environment(config: &AgentConfig, order: &Order) -> Vec<(String, String)> {
+fn environment(config: &AgentConfig, client: &Client, order: &Order) -> Vec<(String, String)> {
     let doc = &order.doc;
     let current = config.root.join("current");
     [
@@ -148,12 +145,14 @@ fn environment(config: &AgentConfig, order: &Order) -> Vec<(String, String)> {
         ("BUNDLE_ETAG", doc.sha256.clone()),
         ("PIPEYARD_ROOT", config.root.display().to_string()),
         ("PIPEYARD_CURRENT", current.display().to_string()),
-        ("PIPEYARD_HOST", config.name.clone()),
-        ("PORT", config.address.port().to_string()),
-        ("HOST", config.address.ip().to_string()),
+        ("PIPEYARD_HOST", client.name().to_owned()),
         ("PATH", PATH.to_owned()),
         ("HOME", config.root.display().to_string()),
     ]
+    .into_iter()
+    .chain(client.address().into_iter().flat_map(|address| {
+        [("PORT", address.port().to_string()), ("HOST", address.ip().to_string())]
+    }))
     .map(|(key, value)| (key.to_owned(), value))
-    .to_vec()
+    .collect()
 }

@@ -14,8 +14,11 @@ use tokio::{
     process::Command,
 };
 
-use super::appspec::Hook;
-use crate::deployment::{Diagnostics, LifecycleErrorCode};
+use super::user;
+use crate::{
+    appspec::Hook,
+    deployment::{Diagnostics, LifecycleErrorCode},
+};
 
 /// How much of the output is kept.
 const TAIL: usize = 2_048;
@@ -35,13 +38,14 @@ impl Drop for Group {
     }
 }
 
-/// Runs a script of the bundle. `left` is what remains of the event's time; `running` is the file
+/// Runs a script of the bundle, as the user that it names or else as `default`. `left` is what remains of the event's time; `running` is the file
 /// that tells the next start of the agent what to end if this one is killed.
 pub(super) async fn run(
     bundle: &Path,
     hook: &Hook,
     environment: &[(String, String)],
     left: Duration,
+    default: Option<&str>,
     running: &Path,
 ) -> Diagnostics {
     let ended = |code: LifecycleErrorCode, message: String, log: String| Diagnostics {
@@ -50,7 +54,7 @@ pub(super) async fn run(
         message,
         log_tail: log,
     };
-    let path = match crate::bundles::relative(Path::new(&hook.location)) {
+    let path = match crate::archive::relative(Path::new(&hook.location)) {
         Some(inside) => bundle.join(inside),
         None => {
             let text = format!("{} leaves the bundle", hook.location);
@@ -65,16 +69,24 @@ pub(super) async fn run(
         };
         return ended(code, format!("{}: {error}", hook.location), String::new());
     }
-    let spawned = Command::new(&path)
+    let become_whom = match user::resolve(hook.user.as_deref().or(default)) {
+        Ok(user) => user,
+        Err(text) => {
+            let text = format!("{}: {text}", hook.location);
+            return ended(LifecycleErrorCode::ScriptNotExecutable, text, String::new());
+        }
+    };
+    let mut command = Command::new(&path);
+    command
         .current_dir(bundle)
         .env_clear()
         .envs(environment.iter().map(|(key, value)| (key, value)))
+        .envs(become_whom.iter().flat_map(user::RunAs::environment))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn();
-    let mut child = match spawned {
+        .process_group(0);
+    let mut child = match user::spawn(&mut command, become_whom.as_ref()) {
         Ok(child) => child,
         Err(error) => {
             let text = format!("{} can't be executed: {error}", hook.location);
@@ -211,11 +223,12 @@ mod tests {
     async fn check(script: &str, timeout: u64) -> (Diagnostics, Duration) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("hook.sh"), script).unwrap();
-        let hook = Hook { location: "hook.sh".into(), timeout: Duration::from_secs(timeout) };
+        let hook =
+            Hook { location: "hook.sh".into(), user: None, timeout: Duration::from_secs(timeout) };
         let environment = [("NAME".to_owned(), "value".to_owned())];
         let began = Instant::now();
         let (left, running) = (Duration::from_secs(3_600), folder.path().join("running"));
-        let done = run(folder.path(), &hook, &environment, left, &running).await;
+        let done = run(folder.path(), &hook, &environment, left, None, &running).await;
         assert!(!running.exists());
         (done, began.elapsed())
     }
@@ -280,5 +293,46 @@ mod tests {
         let script = "#!/bin/sh\nfor i in $(seq 20000); do echo line $i; done\n";
         let (done, _) = check(script, 60).await;
         assert!(done.log_tail.len() <= TAIL && done.log_tail.ends_with("line 20000\n"));
+    }
+
+    #[tokio::test]
+    async fn a_hook_runs_as_the_user_that_it_names() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(
+            folder.path().join("hook.sh"),
+            "#!/bin/sh\nid -u; id -un; id -G; echo $HOME $USER\n",
+        )
+        .unwrap();
+        let running = folder.path().join("running");
+        let as_user = async |user: Option<&str>, default: Option<&str>| {
+            let hook = Hook {
+                location: "hook.sh".into(),
+                user: user.map(str::to_owned),
+                timeout: Duration::from_secs(10),
+            };
+            run(folder.path(), &hook, &[], hook.timeout, default, &running).await
+        };
+        let missing = as_user(Some("no-such-user"), None).await;
+        assert!(missing.message.contains("no-such-user"), "{missing:?}");
+        if !rustix::process::geteuid().is_root() {
+            assert!(as_user(Some("root"), None).await.message.contains("can't become root"));
+            return;
+        }
+        let nobody = as_user(Some("nobody"), None).await;
+        assert_eq!(nobody.error_code, LifecycleErrorCode::Success, "{nobody:?}");
+        let lines: Vec<&str> = nobody.log_tail.lines().collect();
+        assert_eq!(lines[1], "nobody");
+        assert!(
+            !lines[2].split(' ').any(|group| group == "0"),
+            "root's groups are gone: {lines:?}"
+        );
+        assert!(lines[3].ends_with(" nobody"), "{lines:?}");
+        assert_eq!(as_user(None, Some("nobody")).await.log_tail, nobody.log_tail);
+        assert!(as_user(Some("root"), Some("nobody")).await.log_tail.starts_with("0\n"));
+        // The agent itself is still who it was.
+        assert!(rustix::process::geteuid().is_root());
+        assert!(as_user(None, None).await.log_tail.starts_with("0\n"));
     }
 }

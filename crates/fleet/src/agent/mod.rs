@@ -1,5 +1,8 @@
 //! The host agent: carries out the lifecycle events of a deployment on one host.
 //!
+//! It exchanges the code of an enrolment for a key of its own, once, and signs everything with that
+//! key. What it is called and where its service answers the fleet tells it.
+//!
 //! It says hello, polls for commands, and carries out one at a time. Before it begins a command it
 //! writes it to its journal, and its outcome before it reports it: an agent that was killed in the
 //! middle reports a hook as failed (nobody knows how far it came) and does an installation again
@@ -10,26 +13,23 @@
 //! <root>/releases/<sha256>/               what `files` of the AppSpec put there
 //! <root>/bundles/<sha256>/                the unpacked bundle: where hooks run
 //! <root>/agent.json                       the journal
+//! <root>/host-key.json                    the host's key, mode 0600
 //! ```
 //!
 //! A `destination` of the AppSpec is a path below the release: `/app` is `<root>/current/app`.
 
-mod appspec;
 mod client;
 mod execute;
 mod hooks;
 mod install;
 mod journal;
+mod key;
+mod user;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use pipeyard_model::address::CredentialUrl;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -38,8 +38,7 @@ use self::{
     journal::Journal,
 };
 use crate::{
-    Credentials, Token,
-    agents::{Complete, Order},
+    agents::Order,
     deployment::{Diagnostics, LifecycleErrorCode},
     http_client,
 };
@@ -48,19 +47,18 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
-    /// The host's name: letters, digits and `._+=,@-`, at most 100. No two hosts have the same.
-    pub name: String,
-    /// The fleet, `http://127.0.0.1:8471`.
+    /// The fleet, `https://fleet.example.com:8471`; plain http on this machine only.
     pub endpoint: String,
-    /// A file with the fleet's `agent_token`, or the fleet's `credentials.json` itself.
-    pub token_file: PathBuf,
+    /// A file with the code that `pipectl fleet enroll NAME` printed; needed until the host has its
+    /// key.
+    #[serde(default, alias = "token_file")]
+    pub enroll_file: Option<PathBuf>,
     /// The folder that the agent may fill. One agent, one root.
     pub root: PathBuf,
-    /// Where the service on this host answers; its port is given to hooks as `PORT`.
-    pub address: SocketAddr,
-    /// Tags by which groups choose hosts.
+    /// The user that hooks run as which name none. Needs an agent that runs as root; without it
+    /// they run as the agent does.
     #[serde(default)]
-    pub tags: BTreeMap<String, String>,
+    pub hooks_as: Option<String>,
 }
 
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -70,9 +68,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Serves until `shutdown`. A hook that runs then is ended with its children.
 ///
 /// # Errors
-/// When it can't start, or when another agent took the host's name.
+/// When it can't start, when the host's key is revoked, or when another agent came with it.
 pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let token = token(&config.token_file)?;
+    CredentialUrl::parse(&config.endpoint).context("the fleet's address")?;
+    user::check_default(config.hooks_as.as_deref())?;
     // Whoever serves a release reads it here, so others may look; nobody else may write.
     let root = pipeyard_private::served_folder(&config.root, &["agent.json", "bundles"])?;
     for folder in ["bundles", "releases"] {
@@ -82,22 +81,16 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> anyhow::Re
     hooks::end_leftover(&root.join(execute::RUNNING));
     let config = Arc::new(AgentConfig { root, ..config });
     let journal = Journal::open(&config.root.join("agent.json"))?;
-    let client = Client::new(&config, token, http_client()?);
+    let http = http_client()?;
+    let work = async {
+        let host = key::load_or_enrol(&config, &http).await?;
+        let client = Client::new(&config, host, http.clone());
+        serve(&config, &client, &journal).await
+    };
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        ended = serve(&config, &client, &journal) => ended,
+        ended = work => ended,
     }
-}
-
-/// Reads the agents' token.
-fn token(path: &Path) -> anyhow::Result<Token> {
-    let text = pipeyard_private::secret(path)?;
-    if text.trim_start().starts_with('{') {
-        let credentials: Credentials = serde_json::from_str(&text)
-            .with_context(|| format!("{} isn't a fleet's credentials", path.display()))?;
-        return Ok(credentials.agent_token);
-    }
-    Ok(Token::new(text.trim()))
 }
 
 async fn serve(
@@ -106,7 +99,7 @@ async fn serve(
     journal: &Journal,
 ) -> anyhow::Result<()> {
     client.hello_until_heard().await?;
-    tracing::info!(host = config.name, root = %config.root.display(), "the agent is ready");
+    tracing::info!(host = client.name(), root = %config.root.display(), "the agent is ready");
     loop {
         let polled = match client.poll(None).await {
             Ok(polled) => polled,
@@ -114,7 +107,7 @@ async fn serve(
                 client.hello_until_heard().await?;
                 continue;
             }
-            Err(ClientError::Replaced(text)) => anyhow::bail!(text),
+            Err(ClientError::Ended(text)) => anyhow::bail!(text),
             Err(ClientError::Unreachable(error)) => {
                 tracing::warn!(error, "the fleet can't be reached");
                 tokio::time::sleep(RETRY).await;
@@ -146,11 +139,10 @@ async fn carry_out(
         }
     };
     journal.end(order.id, &order.event, &diagnostics)?;
-    let done = Complete { name: config.name.clone(), command: order.id, diagnostics };
     loop {
-        match client.complete(&done).await {
+        match client.complete(order.id, &diagnostics).await {
             Ok(()) => return Ok(()),
-            Err(ClientError::Replaced(text)) => anyhow::bail!(text),
+            Err(ClientError::Ended(text)) => anyhow::bail!(text),
             Err(ClientError::SayHello) => client.hello_until_heard().await?,
             Err(ClientError::Unreachable(error)) => {
                 tracing::warn!(error, "an outcome can't be reported yet");
@@ -181,7 +173,7 @@ async fn work(
                     return Ok(Diagnostics::new(LifecycleErrorCode::UnknownError, text));
                 }
                 Ok(_) => {}
-                Err(ClientError::Replaced(text)) => anyhow::bail!(text),
+                Err(ClientError::Ended(text)) => anyhow::bail!(text),
                 Err(ClientError::SayHello) => client.hello_until_heard().await?,
                 // The hook goes on; its outcome is reported when the fleet is back.
                 Err(ClientError::Unreachable(error)) => {

@@ -9,12 +9,15 @@ use super::{
         PAGE, application_name, batch, epoch, group_name, list as page, member, next_token,
         required, time,
     },
+    matches_all,
 };
 use crate::{
+    appspec::{AppSpec, MISSING},
+    bundles,
     db::{Changed, Created, Filter},
     deployment::{
-        Creator, Deployment, DeploymentStatus, Phase, Platform, Proceed, Stop, TargetStatus,
-        mint_id,
+        Creator, Deployment, DeploymentStatus, Phase, Platform, Proceed, Settings, Stop,
+        TargetStatus, mint_id,
     },
     fleet::Fleet,
 };
@@ -88,6 +91,7 @@ pub(super) async fn create(fleet: &Fleet, input: &Value, invocation: Option<&str
         );
         return Err(AwsError::new("InvalidComputePlatformException", text));
     }
+    check_content(fleet, application.platform, &settings, &revision).await?;
     let previous = fleet.db.last_good(&application.name, &name, "").await?;
     let now = fleet.clock.now();
     let new = Deployment {
@@ -125,6 +129,46 @@ pub(super) async fn create(fleet: &Fleet, input: &Value, invocation: Option<&str
             format!("The Deployment Group '{}' already has an active Deployment '{id}'", new.group),
         )),
     }
+}
+
+/// Refuses a bundle that the group's targets can't take, before anything of them is touched. Hosts
+/// whose agent was never there are asked nothing; they fail later.
+async fn check_content(
+    fleet: &Fleet,
+    platform: Platform,
+    settings: &Settings,
+    revision: &Value,
+) -> Result<(), AwsError> {
+    let refused = |text: String| Err(AwsError::new("InvalidRevisionException", text));
+    let content = bundles::content(fleet, revision).await;
+    let Some(content) = content.map_err(|error| AwsError::internal(&error))? else {
+        return Ok(());
+    };
+    let problem = match platform {
+        Platform::Ecs => content.broken,
+        Platform::Server => content.problem,
+    };
+    if let Some(problem) = problem {
+        return refused(format!("The bundle isn't one that can be unpacked: {problem}"));
+    }
+    if platform == Platform::Ecs {
+        return Ok(());
+    }
+    let spec = match content.appspec.as_deref().ok_or(MISSING.to_owned()).and_then(AppSpec::parse) {
+        Ok(spec) => spec,
+        Err(problem) => return refused(problem),
+    };
+    for host in fleet.db.instances().await? {
+        let ours = host.deregistered.is_none() && matches_all(&settings.tags, &host.tags);
+        let unmet = host.doc.abilities.as_ref().and_then(|abilities| spec.unmet(abilities));
+        if let Some(unmet) = unmet.filter(|_| ours) {
+            return refused(format!(
+                "appspec.yml asks for what the host {} can't do: {unmet}",
+                host.name
+            ));
+        }
+    }
+    Ok(())
 }
 
 async fn info(fleet: &Fleet, deployment: Deployment) -> Answer {

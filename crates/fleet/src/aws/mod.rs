@@ -66,7 +66,10 @@ pub(crate) async fn handle(
             if let Some(guest) = guest {
                 guest.known();
             }
-            run(&fleet, &headers, &body).await
+            match take(&fleet, &headers).await {
+                Ok(()) => run(&fleet, &headers, &body).await,
+                Err(error) => Err(error),
+            }
         }
         Err(error) => Err(error.into()),
     };
@@ -83,6 +86,33 @@ pub(crate) async fn handle(
         response.headers_mut().insert("x-amzn-requestid", id);
     }
     response
+}
+
+/// Whether an operation changes nothing, so that the same request may come twice.
+fn only_reads(operation: &str) -> bool {
+    ["Get", "BatchGet", "List"].iter().any(|verb| operation.starts_with(verb))
+}
+
+/// Takes a signed request that changes something, once. An SDK signs anew for each of its tries.
+async fn take(fleet: &Fleet, headers: &HeaderMap) -> Result<(), AwsError> {
+    let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    if target.and_then(|target| target.strip_prefix(PREFIX)).is_some_and(only_reads) {
+        return Ok(());
+    }
+    let taken = match sigv4::signature_and_end(headers) {
+        Some((signature, end)) => {
+            fleet.db.take_signature(signature, end, fleet.clock.now()).await?
+        }
+        None => false,
+    };
+    if taken {
+        return Ok(());
+    }
+    Err(AwsError::new(
+        "InvalidSignatureException",
+        "This signed request was taken already. Sign every request anew, also one that is tried \
+         again.",
+    ))
 }
 
 async fn run(fleet: &Arc<Fleet>, headers: &HeaderMap, body: &[u8]) -> Answer {

@@ -2,7 +2,8 @@
 
 use pipeyard_model::Timestamp;
 
-use super::{Db, Result};
+use super::{Db, Result, from_doc, to_doc};
+use crate::bundles::Content;
 
 /// A bundle in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,9 @@ impl Db {
         )
         .execute(&mut *tx)
         .await?;
+        sqlx::query!("DELETE FROM bundle_content WHERE sha256 NOT IN (SELECT sha256 FROM bundle)")
+            .execute(&mut *tx)
+            .await?;
         let kept =
             sqlx::query_scalar!("SELECT DISTINCT sha256 FROM bundle").fetch_all(&mut *tx).await?;
         tx.commit().await?;
@@ -67,5 +71,27 @@ impl Db {
         .fetch_optional(&self.read)
         .await?;
         Ok(row.map(|row| Bundle { sha256: row.sha256, size: row.size }))
+    }
+
+    /// Keeps what a bundle holds.
+    pub(crate) async fn put_bundle_content(&self, sha256: &str, content: &Content) -> Result<()> {
+        let doc = to_doc(content)?;
+        sqlx::query!(
+            "INSERT INTO bundle_content (sha256, doc) VALUES (?1, ?2)
+             ON CONFLICT (sha256) DO UPDATE SET doc = ?2",
+            sha256,
+            doc
+        )
+        .execute(&self.write)
+        .await?;
+        Ok(())
+    }
+
+    /// What a bundle holds, if somebody has looked.
+    pub(crate) async fn bundle_content(&self, sha256: &str) -> Result<Option<Content>> {
+        let doc = sqlx::query_scalar!("SELECT doc FROM bundle_content WHERE sha256 = ?", sha256)
+            .fetch_optional(&self.read)
+            .await?;
+        doc.map(|doc| from_doc(&doc)).transpose()
     }
 }

@@ -17,16 +17,34 @@ pub(crate) struct Instance {
     pub(crate) doc: InstanceDoc,
 }
 
-/// What the agent says and what was deployed.
+/// What was said of the host and what was deployed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InstanceDoc {
-    /// Where its service answers; none before its agent came.
+    /// Where its service answers, as its enrolment says.
     pub(crate) address: Option<std::net::SocketAddr>,
     /// New at every start of the agent.
     pub(crate) boot: Option<String>,
+    /// What its agent can do; none before it came.
+    #[serde(default)]
+    pub(crate) abilities: Option<Abilities>,
     /// What was installed last, by group `application/group`.
     #[serde(default)]
     pub(crate) installed: std::collections::BTreeMap<String, Installed>,
+}
+
+/// As whom an agent can run scripts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Abilities {
+    /// Whether it can become another user.
+    pub(crate) root: bool,
+    /// The user that it runs as.
+    pub(crate) user: String,
+    /// Users of the host.
+    pub(crate) users: Vec<String>,
+    /// Groups of the host.
+    pub(crate) groups: Vec<String>,
+    /// Whether both lists are all there are: false where a directory service has more.
+    pub(crate) all_listed: bool,
 }
 
 /// What was tried last on a host for one group.
@@ -71,10 +89,18 @@ impl Db {
         Ok(done.rows_affected() == 1)
     }
 
-    /// False if there is none of this name.
+    /// Its keys and enrolments are worth nothing from then on. False if there is none of this name.
     pub(crate) async fn deregister_instance(&self, name: &str, now: Timestamp) -> Result<bool> {
         let mut tx = self.begin().await?;
         sqlx::query!("DELETE FROM instance_tag WHERE instance = ?", name).execute(&mut *tx).await?;
+        sqlx::query!("DELETE FROM enrolment WHERE instance = ?", name).execute(&mut *tx).await?;
+        sqlx::query!(
+            "UPDATE host_key SET revoked = ? WHERE instance = ? AND revoked IS NULL",
+            now.0,
+            name
+        )
+        .execute(&mut *tx)
+        .await?;
         let done = sqlx::query!(
             "UPDATE instance SET deregistered = coalesce(deregistered, ?) WHERE name = ?",
             now.0,

@@ -7,6 +7,7 @@ mod applications;
 mod bundles;
 mod commands;
 mod deployments;
+mod hosts;
 mod instances;
 mod outages;
 mod steps;
@@ -25,7 +26,8 @@ pub(crate) use applications::{Application, Config, Group};
 pub(crate) use bundles::Bundle;
 pub(crate) use commands::CommandDoc;
 pub(crate) use deployments::{Changed, Created, Filter};
-pub(crate) use instances::{Installed, Instance};
+pub(crate) use hosts::{Access, Enrolling, NewEnrolment};
+pub(crate) use instances::{Abilities, Installed, Instance, InstanceDoc};
 pub(crate) use traffic::TrafficDoc;
 
 /// Why the database couldn't do it.

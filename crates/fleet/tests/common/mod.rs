@@ -11,7 +11,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -113,6 +116,8 @@ impl Process {
         assert!(self.0.wait().await.unwrap().success());
     }
 }
+
+static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
@@ -235,6 +240,10 @@ impl World {
         self.folder
     }
 
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.fleet.listen)
     }
@@ -263,6 +272,9 @@ impl World {
         headers.insert("x-amz-date", now.parse().unwrap());
         headers.insert("x-amz-target", target.parse().unwrap());
         headers.insert("amz-sdk-invocation-id", invocation.parse().unwrap());
+        // As SDKs do: every try is another request.
+        let attempt = format!("attempt={}; max=3", ATTEMPTS.fetch_add(1, Ordering::Relaxed));
+        headers.insert("amz-sdk-request", attempt.parse().unwrap());
         let request =
             Signed { method: &Method::POST, path: "/", query: "", headers: &headers, body: &body };
         let scope = Scope { region: &self.fleet.region, service: "codedeploy" };
@@ -296,6 +308,23 @@ impl World {
         let tag = response.headers()["etag"].to_str().unwrap().trim_matches('"').to_owned();
         json!({"revisionType": "S3", "s3Location":
             {"bucket": "releases", "key": key, "bundleType": "tgz", "eTag": tag}})
+    }
+
+    /// Lets a host enrol; answers the code.
+    pub(crate) async fn enrol(&self, host: &Value) -> String {
+        let url = format!("{}/hosts", self.endpoint());
+        let request = self.http.post(url).bearer_auth(self.credentials().token.reveal());
+        let response = request.json(host).send().await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert!(status.is_success(), "{status}: {text}");
+        let made: Value = serde_json::from_str(&text).unwrap();
+        made["code"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn hosts(&self) -> Vec<Value> {
+        let url = format!("{}/hosts", self.endpoint());
+        let request = self.http.get(url).bearer_auth(self.credentials().token.reveal());
+        request.send().await.unwrap().json().await.unwrap()
     }
 
     pub(crate) async fn deploy(&self, group: &str, revision: &Value) -> String {
