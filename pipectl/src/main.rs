@@ -86,6 +86,11 @@ fn main() -> ExitCode {
     pipeyard_api::client::install_crypto();
     let args = Args::parse();
     args.command.set_mask();
+    if let Some(file) = &args.global.ca_file
+        && let Err(error) = pipeyard_trust::trust(file)
+    {
+        return roles::fail(&error.into());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return roles::fail(&anyhow::Error::from(error).context("failed to start")),

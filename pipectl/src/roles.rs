@@ -59,6 +59,7 @@ fn text(path: &Option<PathBuf>) -> Option<String> {
 impl Up {
     pub(crate) async fn main(self) -> anyhow::Result<()> {
         init_logs();
+        self.check()?;
         let shutdown = shutdown_signal()?;
         let start = uuid::Uuid::new_v4().simple().to_string();
         let (ended, ()) =
@@ -81,6 +82,8 @@ pub(crate) struct Server {
     /// How people and forges reach it, for links.
     #[arg(long, env = "PIPEYARD_PUBLIC_URL")]
     public_url: Option<String>,
+    #[command(flatten)]
+    tls: TlsFiles,
     /// A proxy that ends TLS stands in front.
     #[arg(long, env = "PIPEYARD_TRUSTED_PROXY")]
     trusted_proxy: bool,
@@ -94,6 +97,17 @@ pub(crate) struct Server {
     /// Credentials for deploy providers, NAME=FILE; may be repeated.
     #[arg(long, value_name = "NAME=FILE", value_parser = name_and_file)]
     credentials: Vec<(String, PathBuf)>,
+}
+
+/// The files of TLS; they are read again when they change.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct TlsFiles {
+    /// Speak TLS with the certificate chain in this PEM file.
+    #[arg(long, env = "PIPEYARD_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key, a PEM file that others can't read.
+    #[arg(long, env = "PIPEYARD_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
@@ -112,6 +126,8 @@ impl Server {
             .with("listen", self.listen.map(|l| l.to_string()))
             .with("data_dir", text(&self.data))
             .with("public_url", self.public_url.clone())
+            .with("tls_cert", text(&self.tls.tls_cert))
+            .with("tls_key", text(&self.tls.tls_key))
             .with("trusted_proxy", self.trusted_proxy.then_some(true))
             .with("keep_days", self.keep_days.map(i64::from))
             .with("credentials", (!credentials.is_empty()).then_some(credentials))
@@ -122,7 +138,10 @@ impl Server {
     pub(crate) async fn main(self) -> anyhow::Result<()> {
         init_logs();
         let config = self.config()?;
+        // Before anything is made.
+        config.check()?;
         let url = config.url();
+        let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
         let shutdown = shutdown_signal()?;
         let _hold = claim(&config.data_dir, Role::Server)?;
         let mut state = boot::boot(config).await?;
@@ -135,7 +154,7 @@ impl Server {
             state,
             move |address| {
                 let mut out = std::io::stdout().lock();
-                let _ = writeln!(out, "Pipeyard listens on http://{address}");
+                let _ = writeln!(out, "Pipeyard listens on {scheme}://{address}");
                 if let Some(code) = first {
                     let _ = writeln!(out, "First login (once): {url}/login#code={code}");
                 }
@@ -195,6 +214,11 @@ pub(crate) struct Fleet {
     /// The region that requests are signed for.
     #[arg(long, env = "PIPEYARD_FLEET_REGION")]
     region: Option<String>,
+    #[command(flatten)]
+    tls: TlsFiles,
+    /// A proxy that ends TLS stands in front.
+    #[arg(long, env = "PIPEYARD_TRUSTED_PROXY")]
+    trusted_proxy: bool,
 }
 
 impl Fleet {
@@ -206,6 +230,9 @@ impl Fleet {
             .with("proxy_admin", self.proxy_admin.map(|l| l.to_string()))
             .with("proxy_token_file", text(&self.proxy_token_file))
             .with("region", self.region)
+            .with("tls_cert", text(&self.tls.tls_cert))
+            .with("tls_key", text(&self.tls.tls_key))
+            .with("trusted_proxy", self.trusted_proxy.then_some(true))
             .table();
         let config: FleetConfig = self.file.settings("fleet", given)?;
         let _hold = claim(&config.data_dir, Role::Fleet)?;

@@ -127,6 +127,10 @@ fn start(part: &Part) -> anyhow::Result<(Child, Said)> {
     let executable = std::env::current_exe().context("failed to find this executable")?;
     let mut command = Command::new(executable);
     command.args(&part.args).envs(part.env.iter().cloned());
+    // Named by a flag perhaps, which the parts weren't given.
+    if let Some(file) = pipeyard_trust::file() {
+        command.env("PIPEYARD_CA_FILE", file);
+    }
     if part.bound {
         command.stdin(Stdio::piped()).env(PARENT_PIPE, "1");
     } else {

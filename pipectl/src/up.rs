@@ -12,11 +12,13 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use pipeyard_home::{Hold, Process, Role};
+use pipeyard_model::address::may_listen;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    roles::{claim, coded},
+    roles::{TlsFiles, claim, coded},
     supervise::{self, Part},
 };
 
@@ -50,6 +52,15 @@ pub(crate) struct Up {
     /// The proxy's own control address.
     #[arg(long, env = "PIPEYARD_PROXY_ADMIN", default_value = "127.0.0.1:8472")]
     pub(crate) proxy_admin: SocketAddr,
+    #[command(flatten)]
+    pub(crate) tls: TlsFiles,
+    /// How people, forges and the runner of this machine reach the server; needed with TLS unless the
+    /// certificate names 127.0.0.1.
+    #[arg(long, env = "PIPEYARD_PUBLIC_URL", value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// A proxy that ends TLS stands in front.
+    #[arg(long, env = "PIPEYARD_TRUSTED_PROXY")]
+    pub(crate) trusted_proxy: bool,
     /// How many jobs run at a time.
     #[arg(long, env = "PIPEYARD_SLOTS", default_value_t = 2)]
     pub(crate) slots: u32,
@@ -77,6 +88,17 @@ pub(crate) const START: &str = "PIPEYARD_START";
 const START_HEADER: &str = "x-pipeyard-start";
 
 impl Up {
+    /// Refuses addresses that would send credentials over a network in clear text.
+    ///
+    /// # Errors
+    /// When one would.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        for address in [self.listen, self.fleet_listen] {
+            may_listen(address, self.tls.tls_cert.is_some(), self.trusted_proxy)?;
+        }
+        may_listen(self.proxy_admin, false, false).context("--proxy-admin")
+    }
+
     /// Makes the folders and says which processes to run.
     ///
     /// # Errors
@@ -101,11 +123,11 @@ impl Up {
         let token = token.display().to_string();
         let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let listen = self.listen.to_string();
-        let url = format!("http://{listen}");
+        let url = self.address();
         let slots = self.slots.to_string();
         let fleet = self.fleet_listen.to_string();
         let admin = self.proxy_admin.to_string();
-        let parts = vec![
+        let mut parts = vec![
             part(
                 "proxy",
                 strings(&[
@@ -167,6 +189,14 @@ impl Up {
                 true,
             ),
         ];
+        for part in parts.iter_mut().filter(|part| part.name == "server" || part.name == "fleet") {
+            part.args.extend(self.reached());
+        }
+        if let Some(url) = &self.public_url {
+            for part in parts.iter_mut().filter(|part| part.name == "server") {
+                part.args.extend(["--public-url".to_owned(), url.clone()]);
+            }
+        }
         Ok(Layout { proxy: data.join("proxy"), parts })
     }
 
@@ -258,7 +288,24 @@ impl Up {
         if listen.ip().is_unspecified() {
             listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        format!("http://{listen}")
+        match (&self.tls.tls_cert, &self.public_url) {
+            (Some(_), Some(url)) => url.trim_end_matches('/').to_owned(),
+            (Some(_), None) => format!("https://{listen}"),
+            (None, _) => format!("http://{listen}"),
+        }
+    }
+
+    /// What server and fleet are told about who reaches them how.
+    fn reached(&self) -> Vec<String> {
+        let mut args = Vec::new();
+        if let (Some(certificate), Some(key)) = (&self.tls.tls_cert, &self.tls.tls_key) {
+            args.extend(["--tls-cert".to_owned(), certificate.display().to_string()]);
+            args.extend(["--tls-key".to_owned(), key.display().to_string()]);
+        }
+        if self.trusted_proxy {
+            args.push("--trusted-proxy".to_owned());
+        }
+        args
     }
 
     /// Says, once the server is ready, where everything is and what comes next.

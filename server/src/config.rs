@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
+use pipeyard_model::address::{CredentialUrl, may_listen};
 use serde::{Deserialize, Serialize};
 
 /// The server's settings.
@@ -12,9 +14,14 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Database, logs, blobs, mirrors, key.
     pub data_dir: PathBuf,
-    /// How people and forges reach the server; for links. `http://<listen>` if absent.
+    /// How people and forges reach the server; for links. The address of `listen` if absent.
     pub public_url: Option<String>,
-    /// A proxy that ends TLS stands in front; without it the server binds to loopback only.
+    /// The certificate chain, PEM; with `tls_key` the server speaks TLS. Read again when it changes.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// A proxy that ends TLS stands in front; without it, and without TLS, the server binds to loopback
+    /// only.
     pub trusted_proxy: bool,
     /// Base of GitHub's API, for commit statuses.
     pub github_api: String,
@@ -46,6 +53,8 @@ impl Default for ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8470)),
             data_dir: PathBuf::from("pipeyard-data"),
             public_url: None,
+            tls_cert: None,
+            tls_key: None,
             trusted_proxy: false,
             github_api: "https://api.github.com".into(),
             notify_url: None,
@@ -61,18 +70,38 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Refuses settings that would open the server to a network in clear text.
+    /// Refuses settings that would send credentials over a network in clear text.
     ///
     /// # Errors
-    /// When it would listen beyond loopback without a proxy that ends TLS.
+    /// When it would listen beyond loopback without TLS and without a proxy that ends it, or when an
+    /// address that credentials are sent to isn't one for them.
     pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
-            self.listen.ip().is_loopback() || self.trusted_proxy,
-            "refusing to listen on {}: tokens would cross the network in clear text. \
-             Listen on 127.0.0.1, or put a proxy that ends TLS in front and set trusted_proxy",
-            self.listen
+            self.tls_cert.is_some() == self.tls_key.is_some(),
+            "TLS needs both a certificate and its key: set tls_cert and tls_key, or neither"
         );
+        may_listen(self.listen, self.tls_cert.is_some(), self.trusted_proxy)?;
+        CredentialUrl::parse(&self.github_api).context("github_api, which gets tokens")?;
+        if let Some(url) = &self.public_url {
+            CredentialUrl::parse(url).context("public_url, which people sign in at")?;
+        }
+        if let Some(url) = &self.notify_url
+            && !self.notify_private
+        {
+            let url = CredentialUrl::parse(url).context("notify_url")?;
+            anyhow::ensure!(
+                url.url().scheme() == "https",
+                "notify_url must begin with https://, unless notify_private says that messages go to \
+                 a private network"
+            );
+        }
         Ok(())
+    }
+
+    /// Whether browsers reach it by TLS, its own or a proxy's.
+    #[must_use]
+    pub fn is_reached_by_tls(&self) -> bool {
+        self.trusted_proxy || self.tls_cert.is_some() || self.url().starts_with("https://")
     }
 
     /// How long logs and artifacts are kept; for ever if absent.
@@ -90,7 +119,8 @@ impl ServerConfig {
     /// The address for links, without a slash at its end.
     #[must_use]
     pub fn url(&self) -> String {
-        let url = self.public_url.clone().unwrap_or_else(|| format!("http://{}", self.listen));
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        let url = self.public_url.clone().unwrap_or_else(|| format!("{scheme}://{}", self.listen));
         url.trim_end_matches('/').to_owned()
     }
 }

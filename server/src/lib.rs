@@ -27,7 +27,7 @@ pub mod tokens;
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use pipeyard_listen::{Limits, Listener};
+use pipeyard_listen::{Limits, Listener, tls::Tls};
 use tokio_util::sync::CancellationToken;
 
 pub use config::ServerConfig;
@@ -51,10 +51,13 @@ pub async fn serve(
         trusted_proxy: state.config.trusted_proxy,
         ..Limits::default()
     };
+    let (certificate, key) = (state.config.tls_cert.as_deref(), state.config.tls_key.as_deref());
+    let tls = Tls::wrapper(certificate, key).context("the server's TLS")?;
     let listener = Listener::bind(state.config.listen, limits)
         .await
         .with_context(|| format!("failed to listen on {}", state.config.listen))?;
     state.blobs.remove_unfinished().context("failed to clean the blob store")?;
+    let listener = listener.wrap(tls);
     bound(listener.local_addr()?);
     let tasks = tasks::start(&state, &shutdown);
     let stopping = state.stopping.clone();

@@ -9,6 +9,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("pipeyard-mask", &[]),
     ("pipeyard-private", &[]),
     ("pipeyard-home", &["pipeyard-private"]),
+    ("pipeyard-trust", &[]),
     ("pipeyard-pipelines", &["pipeyard-model"]),
     ("pipeyard-dora", &["pipeyard-model"]),
     ("pipeyard-git", &["pipeyard-model"]),
@@ -16,10 +17,13 @@ const OURS: &[(&str, &[&str])] = &[
     ("pipeyard-embed", &[]),
     ("pipeyard-hook", &[]),
     ("pipeyard-executor", &["pipeyard-model", "pipeyard-embed"]),
-    ("pipeyard-deploy", &["pipeyard-model"]),
+    ("pipeyard-deploy", &["pipeyard-model", "pipeyard-trust"]),
     ("pipeyard-listen", &[]),
-    ("pipeyard-fleet", &["pipeyard-model", "pipeyard-private", "pipeyard-listen"]),
-    ("pipeyard-api", &["pipeyard-model"]),
+    (
+        "pipeyard-fleet",
+        &["pipeyard-model", "pipeyard-private", "pipeyard-trust", "pipeyard-listen"],
+    ),
+    ("pipeyard-api", &["pipeyard-model", "pipeyard-trust"]),
     ("pipeyard-store", &["pipeyard-model", "pipeyard-api", "pipeyard-dora"]),
     (
         "pipeyard-store-sqlite",
@@ -33,6 +37,7 @@ const OURS: &[(&str, &[&str])] = &[
         "pipeyard-server",
         &[
             "pipeyard-model",
+            "pipeyard-trust",
             "pipeyard-private",
             "pipeyard-api",
             "pipeyard-pipelines",
@@ -49,6 +54,7 @@ const OURS: &[(&str, &[&str])] = &[
         "pipeyard-runner",
         &[
             "pipeyard-model",
+            "pipeyard-trust",
             "pipeyard-private",
             "pipeyard-api",
             "pipeyard-git",
@@ -60,6 +66,7 @@ const OURS: &[(&str, &[&str])] = &[
         "pipeyard-cli",
         &[
             "pipeyard-model",
+            "pipeyard-trust",
             "pipeyard-private",
             "pipeyard-api",
             "pipeyard-pipelines",
@@ -72,6 +79,7 @@ const OURS: &[(&str, &[&str])] = &[
         "pipectl",
         &[
             "pipeyard-model",
+            "pipeyard-trust",
             "pipeyard-private",
             "pipeyard-home",
             "pipeyard-api",

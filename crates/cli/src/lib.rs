@@ -29,6 +29,9 @@ pub struct Global {
     /// The server's address, instead of the profile's.
     #[arg(long, global = true, env = "PIPEYARD_SERVER", value_name = "URL")]
     pub server: Option<String>,
+    /// Believe the certificate authorities in this PEM file besides the system's.
+    #[arg(long, global = true, env = "PIPEYARD_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// How to print results.
     #[arg(long, short = 'o', global = true, env = "PIPEYARD_OUTPUT", value_enum, default_value_t)]
     pub output: Format,

@@ -23,7 +23,9 @@ use aws_sdk_codedeploy::{
         S3Location, TagFilter, TagFilterType, TimeRange,
     },
 };
-use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
+use aws_smithy_http_client::tls::{
+    Provider as Tls, TlsContext, TrustStore, rustls_provider::CryptoMode,
+};
 use pipeyard_model::{IntentId, Timestamp, fleet::ServicePlatform};
 
 use crate::{
@@ -232,7 +234,18 @@ fn tag_set(tags: &BTreeMap<String, String>) -> Option<OnPremisesTagSet> {
 }
 
 fn http() -> aws_sdk_codedeploy::config::SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Tls::Rustls(CryptoMode::Ring)).build_https()
+    let builder =
+        aws_smithy_http_client::Builder::new().tls_provider(Tls::Rustls(CryptoMode::Ring));
+    let Some(pem) = pipeyard_trust::pem() else { return builder.build_https() };
+    let store = TrustStore::default().with_pem_certificate(pem);
+    match TlsContext::builder().with_trust_store(store).build() {
+        Ok(context) => builder.tls_context(context).build_https(),
+        // Only the system's authorities are believed then; the connection says so.
+        Err(error) => {
+            tracing::error!(%error, "the CA file can't be used for the provider");
+            builder.build_https()
+        }
+    }
 }
 
 fn config(region: String) -> aws_sdk_codedeploy::config::Builder {

@@ -4,8 +4,9 @@
 use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
-use pipeyard_model::fleet::{
-    ControlError, ServiceDefinition, ServiceHealth, SetWeight, TrafficReport,
+use pipeyard_model::{
+    address::CredentialUrl,
+    fleet::{ControlError, ServiceDefinition, ServiceHealth, SetWeight, TrafficReport},
 };
 use reqwest::{Client, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -38,17 +39,18 @@ impl FleetControl {
     /// The fleet at this address; `token` is its bearer token.
     ///
     /// # Errors
-    /// When the HTTP client can't be made.
+    /// When no token may be sent there, or the HTTP client can't be made.
     pub fn new(base: &str, token: String) -> Result<Self, ProviderError> {
-        // Another part of the process may have installed it already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        let base = CredentialUrl::parse(base).map_err(|error| ProviderError::Refused {
+            code: "bad_endpoint".into(),
+            message: format!("the provider's endpoint: {error}"),
+        })?;
+        let client = pipeyard_trust::client()
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))
-            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| ProviderError::Unreachable(e.to_string()))?;
-        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token })
+        Ok(Self { client, base: base.base(), token })
     }
 
     /// Stores what a group runs.

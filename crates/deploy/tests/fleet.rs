@@ -69,7 +69,9 @@ impl World {
             proxy_admin: admin,
             proxy_token_file: token_file,
             docker_host: None,
-            allow_public: false,
+            tls_cert: None,
+            tls_key: None,
+            trusted_proxy: false,
         };
         let listen = fleet.listen;
         tokio::spawn(proxy::run(proxy, stop.clone()));

@@ -16,8 +16,8 @@ use axum::{
     response::Response,
     routing::{delete, get, post, put},
 };
-use pipeyard_listen::{Limits, Listener};
-use pipeyard_model::{Clock, SystemClock};
+use pipeyard_listen::{Limits, Listener, tls::Tls};
+use pipeyard_model::{Clock, SystemClock, address::may_listen};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +30,7 @@ use crate::{
     credentials::Credentials,
     db::Db,
     engine::{self, Containers, Engine, Routes, Vitals},
-    files::refuse_public,
-    hosts, http_client,
+    hosts, http_client, probing_client,
     proxy::{ProxyClient, default_admin},
     token::{self, SharedToken},
 };
@@ -56,9 +55,15 @@ pub struct FleetConfig {
     /// Docker's address, `unix:///var/run/docker.sock`. Without it, `DOCKER_HOST` or the default.
     #[serde(default)]
     pub docker_host: Option<String>,
-    /// Allows addresses beyond loopback.
+    /// The certificate chain of the endpoint, PEM; with `tls_key` it speaks TLS.
     #[serde(default)]
-    pub allow_public: bool,
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// A proxy that ends TLS stands in front.
+    #[serde(default, alias = "allow_public")]
+    pub trusted_proxy: bool,
 }
 
 /// The endpoint's address unless said otherwise: 127.0.0.1:8471.
@@ -117,15 +122,21 @@ pub async fn run_by(
     config: FleetConfig,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    refuse_public(config.listen.ip(), config.allow_public)?;
-    refuse_public(config.proxy_admin.ip(), config.allow_public)?;
+    let tls = Tls::wrapper(config.tls_cert.as_deref(), config.tls_key.as_deref())
+        .context("the fleet's TLS")?;
+    may_listen(config.listen, tls.is_some(), config.trusted_proxy)?;
+    // There is no TLS on the way to the proxy, and its token goes along.
+    anyhow::ensure!(
+        config.proxy_admin.ip().is_loopback(),
+        "proxy_admin is {}: the proxy is told its routes on this machine only, 127.0.0.1",
+        config.proxy_admin
+    );
     let data = &config.data_dir;
     pipeyard_private::folder(data, &["fleet.db", "credentials.json"])?;
     let credentials = Credentials::load(data)?;
     let (db, id) = Db::open(&data.join("fleet.db")).await?;
-    let http = http_client()?;
     let proxy_token = SharedToken::open(&config.proxy_token_file)?;
-    let proxy = ProxyClient::sharing(config.proxy_admin, proxy_token, http.clone());
+    let proxy = ProxyClient::sharing(config.proxy_admin, proxy_token, http_client()?);
     let (engine, orders) = Engine::new();
     let fleet = Arc::new(Fleet {
         id: id.clone(),
@@ -139,11 +150,13 @@ pub async fn run_by(
         routes: Routes::new(proxy),
         vitals: Vitals::default(),
         containers: Containers::connect(config.docker_host.as_deref(), id.clone())?,
-        http,
+        http: probing_client()?,
     });
-    let listener = Listener::bind(config.listen, Limits::default())
+    let limits = Limits { trusted_proxy: config.trusted_proxy, ..Limits::default() };
+    let listener = Listener::bind(config.listen, limits)
         .await
         .with_context(|| format!("the fleet can't listen on {}", config.listen))?;
+    let listener = listener.wrap(tls);
     tracing::info!(listen = %listener.local_addr()?, fleet = id, "the fleet is ready");
     // In a set, so that the engine ends with this future however that ends.
     let mut driving = JoinSet::new();

@@ -46,7 +46,7 @@
 //!
 //! # Absent
 //!
-//! TLS (bind to loopback, or put a proxy in front), Lambda, EC2 instances, alarms, triggers, load
+//! Lambda, EC2 instances, alarms, triggers, load
 //! balancers, GitHub revisions. What the fleet can't do it refuses by name.
 
 pub mod agent;
@@ -75,14 +75,20 @@ pub use fleet::{
 };
 pub use token::Token;
 
-/// A client for loopback HTTP, as every part of the fleet uses it.
+/// A client for what credentials are sent to, and for what answers on this machine: it believes the
+/// authorities of `--ca-file`, asks no proxy and follows no redirect.
 ///
 /// # Errors
 /// When it can't be built.
 pub fn http_client() -> anyhow::Result<reqwest::Client> {
-    // The TLS provider must be there although nothing here uses TLS; a second call changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Ok(reqwest::Client::builder().no_proxy().build()?)
+    Ok(pipeyard_trust::client().no_proxy().build()?)
+}
+
+/// A client for health checks: no credential goes along, so redirects are followed as they always
+/// were.
+pub(crate) fn probing_client() -> anyhow::Result<reqwest::Client> {
+    let redirects = reqwest::redirect::Policy::default();
+    Ok(pipeyard_trust::client().redirect(redirects).no_proxy().build()?)
 }
 
 /// An error with its causes, which HTTP clients hide from their own text.

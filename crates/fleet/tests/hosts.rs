@@ -7,10 +7,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, free_port};
+use common::{Process, Role, World, free_port};
 use http::{HeaderMap, Method, StatusCode};
 use pipeyard_fleet::{
     AccessKey, Token,
+    agent::AgentConfig,
     sigv4::{self, Scope, Signed},
 };
 use pipeyard_model::{
@@ -384,5 +385,52 @@ async fn what_a_host_cannot_do_is_refused_before_anything_is_touched() {
     assert!(refused.contains("ubuntu"), "{refused}");
     let id = ask("a", bundle("      runas: deploy\n")).await.unwrap()["deploymentId"].clone();
     world.aws("StopDeployment", json!({"deploymentId": id})).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_enrol_and_work_over_tls() {
+    let certificates = common::manifest().join("../listen/tests/certificates");
+    pipeyard_trust::trust(&certificates.join("ca.pem")).unwrap();
+    let mut world = World::prepare().await;
+    let key = world.folder.path().join("key.pem");
+    std::fs::copy(certificates.join("one.key"), &key).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    world.fleet.tls_cert = Some(certificates.join("one.pem"));
+    world.fleet.tls_key = Some(key);
+    world.start_proxy();
+    world.start_fleet().await;
+    assert!(world.endpoint().starts_with("https://"));
+    assert!(world.http.get(format!("http://{}/healthz", world.fleet.listen)).send().await.is_err());
+
+    let code = world.enrol(&wish("h1", free_port().await)).await;
+    let enroll_file = world.folder.path().join("enrolment");
+    std::fs::write(&enroll_file, code).unwrap();
+    let root = world.folder.path().join("root");
+    let config = AgentConfig {
+        endpoint: world.endpoint(),
+        enroll_file: Some(enroll_file.clone()),
+        root: root.clone(),
+        hooks_as: None,
+    };
+    let ca = certificates.join("ca.pem");
+    let agent = Process::start_with(&Role::Agent(config.clone()), &[("PIPEYARD_CA_FILE", &ca)]);
+    let online = async || {
+        common::until("the agent is there", Duration::from_secs(20), async || {
+            (world.hosts().await[0]["agent"] == "online").then_some(())
+        })
+        .await;
+    };
+    online().await;
+    let mode = std::fs::metadata(root.join("host-key.json")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o600);
+    // It has its key now: the code isn't needed again.
+    agent.end().await;
+    std::fs::remove_file(enroll_file).unwrap();
+    let key = world.hosts().await[0]["access_key_id"].clone();
+    let agent = Process::start_with(&Role::Agent(config), &[("PIPEYARD_CA_FILE", &ca)]);
+    online().await;
+    assert_eq!(world.hosts().await[0]["access_key_id"], key);
+    agent.end().await;
     world.end().await;
 }

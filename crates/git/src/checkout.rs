@@ -2,6 +2,8 @@
 
 use std::{fmt, path::Path, time::Duration};
 
+use pipeyard_model::address::CredentialUrl;
+
 use crate::{GitError, GitResult, Sha, child::Git};
 
 /// User and password of an HTTP request. They reach git by its environment only.
@@ -24,7 +26,7 @@ impl fmt::Debug for BasicAuth {
 /// repository is run; links inside are created as they are, so whoever reads the folder afterwards
 /// must not follow them.
 ///
-/// `deadline` holds for the whole. Dropping the future ends git and everything that it started.
+/// `ca_file` holds authorities that are believed besides the system's. `deadline` holds for the whole. Dropping the future ends git and everything that it started.
 ///
 /// # Errors
 /// When the server can't be reached or refuses, the commit isn't there, or the folder can't be
@@ -34,14 +36,11 @@ pub async fn checkout(
     auth: &BasicAuth,
     sha: &Sha,
     dest: &Path,
+    ca_file: Option<&Path>,
     deadline: Duration,
 ) -> GitResult<()> {
-    if !url.starts_with("http://") && !url.starts_with("https://") {
-        return Err(GitError::Remote {
-            remote: url.to_owned(),
-            message: "not an HTTP address".into(),
-        });
-    }
+    let remote = CredentialUrl::parse(url)
+        .map_err(|error| GitError::Remote { remote: url.to_owned(), message: error.to_string() })?;
     let work = async {
         tokio::fs::create_dir_all(dest)
             .await
@@ -63,7 +62,8 @@ pub async fn checkout(
                 "--no-recurse-submodules",
             ])
             .protocols("http:https")
-            .direct_if(on_this_machine(url))
+            .direct_if(remote.is_loopback())
+            .believe(ca_file)
             .basic_auth(&auth.user, &auth.password)
             .current_dir(dest)
             .trust(dest)
@@ -90,44 +90,4 @@ pub async fn checkout(
     tokio::time::timeout(deadline, work)
         .await
         .unwrap_or(Err(GitError::TimedOut { what: "checkout", seconds: deadline.as_secs() }))
-}
-
-/// Whether an HTTP address is on this machine only. A proxy would ask its own loopback.
-fn on_this_machine(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = match host.strip_prefix('[') {
-        Some(six) => six.split(']').next().unwrap_or(six),
-        None => host.split(':').next().unwrap_or(host),
-    };
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_is_told_from_a_name_that_begins_like_it() {
-        for here in [
-            "http://127.0.0.1:8470/git/x",
-            "http://127.9.9.9",
-            "http://[::1]:8470/git/x",
-            "http://localhost/x",
-            "http://user:pass@LocalHost:1/x",
-        ] {
-            assert!(on_this_machine(here), "{here}");
-        }
-        for there in [
-            "https://ci.example.com/git/x",
-            "http://127.0.0.1.example.com/",
-            "http://localhost.example.com/",
-            "http://127.0.0.1@example.com/",
-            "http://[2001:db8::1]/",
-        ] {
-            assert!(!on_this_machine(there), "{there}");
-        }
-    }
 }

@@ -122,6 +122,14 @@ impl Git {
         Self { what, command, config, deadline, max_output: 64 * 1024 }
     }
 
+    /// Believes the authorities in this file. Those in the system's folder are believed beside it.
+    pub(crate) fn believe(mut self, ca_file: Option<&Path>) -> Self {
+        if let Some(file) = ca_file {
+            self.command.env("GIT_SSL_CAINFO", file);
+        }
+        self
+    }
+
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self

@@ -114,7 +114,7 @@ impl RemoteUrl {
             None => (None, authority),
         };
         let host = checked_host(host_port)?;
-        if scheme == "http" && !is_loopback(&host) {
+        if scheme == "http" && !pipeyard_model::address::is_loopback_host(&host) {
             return bad("plain http:// would send credentials in clear text; use https://");
         }
         if path.is_empty() || path.contains(['?', '#']) {
@@ -253,11 +253,6 @@ fn plain_user(user: &str) -> bool {
     !user.is_empty()
         && !user.starts_with('-')
         && user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! TLS comes in between by [`Listener::wrap`]: a handshake has a deadline and is a guest's.
 
 pub mod places;
+pub mod tls;
 
 use std::{
     convert::Infallible,

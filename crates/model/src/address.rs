@@ -5,7 +5,10 @@
 //! reads it. Everything that keeps or dials such an address parses it with [`CredentialUrl`], when
 //! it is given, so that nothing is sent before it is refused.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use url::{Host, Url};
 
@@ -101,6 +104,31 @@ impl CredentialUrl {
     }
 }
 
+/// Whether a host's name or address is this machine's loopback.
+#[must_use]
+pub fn is_loopback_host(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// What listens for other machines as well, and lets everybody on the way read along.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "refusing to listen on {0}: other machines reach it, and tokens would cross the network in clear \
+     text. Listen on 127.0.0.1, or give it a certificate (--tls-cert and --tls-key), or put a proxy \
+     that ends TLS in front and say so (--trusted-proxy)"
+)]
+pub struct Exposed(pub SocketAddr);
+
+/// Whether something that is sent credentials may listen there.
+///
+/// # Errors
+/// When it may not: beyond loopback, without TLS of its own and without a proxy that ends it.
+pub fn may_listen(at: SocketAddr, tls: bool, trusted_proxy: bool) -> Result<(), Exposed> {
+    if at.ip().to_canonical().is_loopback() || tls || trusted_proxy { Ok(()) } else { Err(Exposed(at)) }
+}
+
 impl fmt::Debug for CredentialUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A path or query may be a secret of its own.
@@ -186,5 +214,18 @@ mod tests {
         }
         let shown = format!("{:?}", CredentialUrl::parse("https://h/hook/s3cret?t=x").unwrap());
         assert_eq!(shown, "CredentialUrl(https://h)");
+    }
+
+    #[test]
+    fn what_listens_for_others_has_tls_or_somebody_who_ends_it() {
+        for here in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(may_listen(here.parse().unwrap(), false, false), Ok(()), "{here}");
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1", "169.254.1.1:1"] {
+            let at = open.parse().unwrap();
+            assert_eq!(may_listen(at, false, false), Err(Exposed(at)), "{open}");
+            assert_eq!(may_listen(at, true, false), Ok(()));
+            assert_eq!(may_listen(at, false, true), Ok(()));
+        }
     }
 }

@@ -199,6 +199,9 @@ fn up(data: &Path, ports: Ports) -> Up {
         slots: 2,
         executor: "docker".into(),
         stop_proxy: true,
+        tls: crate::roles::TlsFiles::default(),
+        public_url: None,
+        trusted_proxy: false,
     }
 }
 

@@ -18,6 +18,14 @@ use crate::{AppState, error::Failure, tokens};
 
 /// The session cookie's name.
 pub const COOKIE: &str = "pipeyard_session";
+/// The same where browsers come by TLS: they take it from this host alone, over TLS alone.
+const SECURE_COOKIE: &str = "__Host-pipeyard_session";
+
+/// The name of the session cookie for browsers that come this way.
+#[must_use]
+pub(crate) fn cookie_name(tls: bool) -> &'static str {
+    if tls { SECURE_COOKIE } else { COOKIE }
+}
 
 /// A signed-in person or machine.
 #[derive(Debug, Clone)]
@@ -161,7 +169,7 @@ async fn authenticate(
 ) -> Result<Auth, Failure> {
     let (secret, expected) = if let Some(token) = bearer(headers) {
         (token, CredentialKind::Token)
-    } else if let Some(cookie) = session(headers) {
+    } else if let Some(cookie) = session(headers, cookie_name(state.config.is_reached_by_tls())) {
         (cookie, CredentialKind::Session)
     } else {
         return Err(unauthenticated("you are not signed in"));
@@ -203,13 +211,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn session(headers: &HeaderMap) -> Option<&str> {
+fn session<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
-        .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+        .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Whether a browser says that the request comes from this server's own page. Browsers send
@@ -248,8 +256,12 @@ mod tests {
     fn the_session_is_found_among_other_cookies() {
         let mut headers = HeaderMap::new();
         headers.insert(header::COOKIE, "a=b; pipeyard_session=pps_x; c=d".parse().unwrap());
-        assert_eq!(session(&headers), Some("pps_x"));
+        assert_eq!(session(&headers, COOKIE), Some("pps_x"));
+        // A name that another host of the domain could set counts for nothing where there is TLS.
+        assert_eq!(session(&headers, SECURE_COOKIE), None);
+        headers.insert(header::COOKIE, "pipeyard_session=1; __Host-pipeyard_session=pps_y".parse().unwrap());
+        assert_eq!(session(&headers, SECURE_COOKIE), Some("pps_y"));
         headers.insert(header::COOKIE, "xpipeyard_session=1; pipeyard_session2=2".parse().unwrap());
-        assert_eq!(session(&headers), None);
+        assert_eq!(session(&headers, COOKIE), None);
     }
 }

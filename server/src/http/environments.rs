@@ -14,6 +14,7 @@ use pipeyard_api::{
 };
 use pipeyard_deploy::provider::TAGS;
 use pipeyard_model::{
+    address::CredentialUrl,
     DeploymentId, EnvironmentName, ServiceName,
     deployment::{Deployment, Outcome, Purpose, State as Stands},
     environment::frozen,
@@ -121,12 +122,9 @@ fn check(file: &EnvironmentsFile) -> Result<(), String> {
     let mut ports = std::collections::BTreeMap::new();
     for (environment, spec) in &file.environments {
         if let Some(endpoint) = &spec.provider.endpoint
-            && !endpoint.starts_with("http://")
-            && !endpoint.starts_with("https://")
+            && let Err(refused) = CredentialUrl::parse(endpoint)
         {
-            return Err(format!(
-                "environments.{environment}.provider.endpoint: {endpoint:?} isn't an address; write http://HOST:PORT"
-            ));
+            return Err(format!("environments.{environment}.provider.endpoint: {refused}"));
         }
         if spec.services.len() > 200 {
             return Err(format!("environments.{environment}.services: more than 200"));

@@ -24,7 +24,7 @@ use pipeyard_model::{Timestamp, TokenId};
 use pipeyard_store::accounts::{CredentialKind, NewCredential};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::auth::{Auth, COOKIE, cross_site, same_origin};
+use super::auth::{Auth, cookie_name, cross_site, same_origin};
 use crate::{
     AppState,
     error::{ApiResult, Failure},
@@ -176,10 +176,11 @@ async fn login(
 }
 
 fn cookie(value: &str, lifetime: Duration, state: &AppState) -> ApiResult<HeaderValue> {
-    let tls = state.config.trusted_proxy || state.config.url().starts_with("https://");
+    let tls = state.config.is_reached_by_tls();
     let secure = if tls { "; Secure" } else { "" };
+    let name = cookie_name(tls);
     let seconds = lifetime.as_secs();
-    format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
+    format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
         .parse()
         .map_err(Failure::internal)
 }

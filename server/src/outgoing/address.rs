@@ -28,14 +28,18 @@ pub(super) async fn check(url: &Url, private: bool) -> Result<Vec<SocketAddr>, R
     if !private && found.iter().any(|address| !is_public(address.ip())) {
         return Err(Refused::Private(host.to_owned()));
     }
+    // A private network is somebody's own; the rest of the world reads along.
+    if url.scheme() == "http" && found.iter().any(|address| is_public(address.ip())) {
+        return Err(Refused::Scheme);
+    }
     Ok(found)
 }
 
 /// Why a notification may not go there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
-    /// Only https, unless private addresses are allowed.
-    #[error("notify_url must begin with https://")]
+    /// Only https, or http to private addresses where those are allowed.
+    #[error("notify_url must begin with https://, unless it leads to a private network and notify_private says so")]
     Scheme,
     /// It names no host.
     #[error("notify_url names no host")]
@@ -146,6 +150,8 @@ mod tests {
         let http = check(&"http://1.1.1.1/".parse().unwrap(), false).await;
         assert_eq!(http, Err(Refused::Scheme));
         assert!(check(&"http://127.0.0.1:9/".parse().unwrap(), true).await.is_ok());
+        let public = check(&"http://1.1.1.1/".parse().unwrap(), true).await;
+        assert_eq!(public, Err(Refused::Scheme), "private networks were meant");
         assert_eq!(check(&"file:///etc/passwd".parse().unwrap(), true).await, Err(Refused::Scheme));
     }
 }

@@ -1,6 +1,6 @@
 //! Commit statuses at GitHub.
 
-use pipeyard_model::RepoId;
+use pipeyard_model::{RepoId, address::CredentialUrl};
 use pipeyard_store::outbox::CommitState;
 use serde_json::json;
 
@@ -59,7 +59,9 @@ pub(super) async fn send(state: &AppState, status: &Status<'_>) -> Result<(), Un
         CommitState::Failure => "failure",
         CommitState::Error => "error",
     };
-    let base = state.config.github_api.trim_end_matches('/');
+    let base = CredentialUrl::parse(&state.config.github_api)
+        .map_err(|error| never(&format!("github_api: {error}")))?
+        .base();
     let body = json!({
         "state": word,
         "target_url": format!("{}{}", state.config.url(), status.page),

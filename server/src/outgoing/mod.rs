@@ -67,10 +67,7 @@ pub async fn send(state: &AppState, message: &Message) -> Result<(), Undelivered
 
 /// A client that follows no redirect and keeps to the time limit.
 fn client() -> reqwest::ClientBuilder {
-    // The first one wins; the executable installs the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
+    pipeyard_trust::client()
         .no_proxy()
         .timeout(TIMEOUT)
         .user_agent(concat!("pipeyard/", env!("CARGO_PKG_VERSION")))

@@ -3,7 +3,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use pipeyard_model::{OutboxId, Timestamp};
+use pipeyard_model::{OutboxId, Timestamp, address::CredentialUrl};
 use serde_json::json;
 use sha2::Sha256;
 
@@ -37,8 +37,8 @@ pub(super) async fn send(
     let Some(url) = &state.config.notify_url else {
         return Ok(()); // nobody listens
     };
-    let url: reqwest::Url =
-        url.parse().map_err(|_| Undelivered::Never("notify_url isn't a URL".to_owned()))?;
+    let url = CredentialUrl::parse_any(url)
+        .map_err(|error| Undelivered::Never(format!("notify_url: {error}")))?;
     let addresses = address::check(&url, state.config.notify_private).await.map_err(|refused| {
         let problem = refused.to_string();
         match refused {

@@ -74,7 +74,7 @@ async fn an_attempt_checks_out_its_commit_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let auth = |password: &str| BasicAuth { user: USER.into(), password: password.into() };
     let dest = folder.path().join("workspace");
-    checkout(&url, &auth(&token), &sha, &dest, DEADLINE).await.unwrap();
+    checkout(&url, &auth(&token), &sha, &dest, None, DEADLINE).await.unwrap();
     assert_eq!(std::fs::read_to_string(dest.join("src/hello.txt")).unwrap(), "hello");
     let head =
         Command::new("git").arg("-C").arg(&dest).args(["rev-parse", "HEAD"]).output().unwrap();
@@ -83,7 +83,7 @@ async fn an_attempt_checks_out_its_commit_and_nothing_else() {
     assert!(kept.stdout.is_empty(), "the password lies in the workspace");
 
     let refused = async |url: &str, password: &str, name: &str| {
-        let error = checkout(url, &auth(password), &sha, &folder.path().join(name), DEADLINE)
+        let error = checkout(url, &auth(password), &sha, &folder.path().join(name), None, DEADLINE)
             .await
             .unwrap_err();
         assert!(matches!(error, GitError::Remote { .. }), "{error}");

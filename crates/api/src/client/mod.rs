@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pipeyard_model::address::CredentialUrl;
 use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -82,32 +83,23 @@ pub fn install_crypto() {
     });
 }
 
-/// Begins an HTTP client for the server at `base`, `http://127.0.0.1:8470`. What is on this machine is
-/// asked directly, whatever proxy the environment names: it would ask its own loopback.
+/// Begins an HTTP client for the server at `base`, `http://127.0.0.1:8470`. It believes the authorities
+/// of `--ca-file` and follows no redirect. What is on this machine is asked directly, whatever proxy
+/// the environment names: it would ask its own loopback.
 ///
 /// # Errors
-/// When `base` isn't an http or https address, or would send a token in clear text beyond loopback.
+/// When no credential may be sent to `base`: see [`CredentialUrl`].
 pub fn builder(base: &str) -> Result<reqwest::ClientBuilder, ClientError> {
     install_crypto();
-    let bad =
-        |cause: &str| ClientError::BadAddress { url: base.to_owned(), cause: cause.to_owned() };
-    let url = reqwest::Url::parse(base).map_err(|e| bad(&e.to_string()))?;
-    let loopback = is_loopback(&url);
-    match url.scheme() {
-        "https" => {}
-        "http" if loopback => {}
-        "http" => return Err(bad("a token would cross the network in clear text; use https")),
-        _ => return Err(bad("it must begin with http:// or https://")),
-    }
-    let builder = reqwest::Client::builder().connect_timeout(CONNECT);
-    Ok(if loopback { builder.no_proxy() } else { builder })
+    let url = CredentialUrl::parse(base)
+        .map_err(|cause| ClientError::BadAddress { url: shown(base), cause: cause.to_string() })?;
+    let builder = pipeyard_trust::client().connect_timeout(CONNECT);
+    Ok(if url.is_loopback() { builder.no_proxy() } else { builder })
 }
 
-/// Whether an address is on this machine only.
-fn is_loopback(url: &reqwest::Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+/// An address without what may be a password in it.
+fn shown(base: &str) -> String {
+    base.rsplit('@').next().unwrap_or_default().chars().take(200).collect()
 }
 
 impl Client {
@@ -255,6 +247,14 @@ impl Client {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
+        }
+        if status.is_redirection() {
+            let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+            let to = to.map(|to| shown(to)).unwrap_or_default();
+            return Err(ClientError::BadAddress {
+                url: self.base.clone(),
+                cause: format!("it leads on to {to:?}; give the address where the server itself answers"),
+            });
         }
         let bytes = response.bytes().await.unwrap_or_default();
         let error = serde_json::from_slice::<ErrorBody>(&bytes).map(|body| body.error);

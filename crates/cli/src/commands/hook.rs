@@ -16,6 +16,7 @@ use std::{
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use pipeyard_model::address::CredentialUrl;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -49,6 +50,9 @@ struct HookFile {
     url: String,
     /// Signs the message.
     secret: String,
+    /// Certificate authorities that are believed besides the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca_file: Option<PathBuf>,
 }
 
 /// The message: refs that moved.
@@ -85,6 +89,9 @@ async fn tell(file: &Path) -> Result<(), String> {
         fs::read_to_string(file).map_err(|e| format!("failed to read {}: {e}", file.display()))?;
     let config: HookFile =
         toml::from_str(&text).map_err(|e| format!("{}: {}", file.display(), e.message()))?;
+    if let Some(file) = &config.ca_file {
+        pipeyard_trust::trust(file).map_err(|e| e.to_string())?;
+    }
     let mut input = String::new();
     std::io::stdin().take(MAX_UPDATES).read_to_string(&mut input).map_err(|e| e.to_string())?;
     let updates: Vec<_> = input
@@ -151,9 +158,11 @@ impl Place {
     /// # Errors
     /// When one of them can't be written.
     pub fn install(&self, url: &str, secret: &str) -> Result<(), Failure> {
+        CredentialUrl::parse(url).map_err(|error| Failure::usage(error.to_string()))?;
         let hooks = self.git_dir.join("hooks");
         fs::create_dir_all(&hooks)?;
-        let config = HookFile { url: url.to_owned(), secret: secret.to_owned() };
+        let ca_file = pipeyard_trust::file().map(Path::to_owned);
+        let config = HookFile { url: url.to_owned(), secret: secret.to_owned(), ca_file };
         let text = toml::to_string(&config).map_err(|e| Failure::usage(e.to_string()))?;
         replace(&self.file(), 0o600, text.as_bytes())?;
         let program = hooks.join("pipeyard-hook");

@@ -44,6 +44,8 @@ impl Login {
             Some((url, code)) => (url.to_owned(), Some(code.to_owned())),
             None => (url, None),
         };
+        // Before anybody types a secret for it.
+        let client = Client::new(&url, None)?;
         let code = match self.code.or(linked) {
             Some(code) => code,
             None if self.token_stdin => {
@@ -62,7 +64,6 @@ impl Login {
                     .hint("pipectl login URL --code CODE, or --token-stdin"));
             }
         };
-        let client = Client::new(&url, None)?;
         let body = LoginBody {
             code: code.trim().to_owned(),
             want: Some("token".into()),

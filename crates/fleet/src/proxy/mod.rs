@@ -24,6 +24,7 @@ use std::{
 
 use anyhow::Context;
 use pipeyard_listen::{Limits, Listener};
+use pipeyard_model::address::may_listen;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,7 @@ pub struct ProxyConfig {
     pub token_file: PathBuf,
     /// The routes, kept over restarts.
     pub state_file: PathBuf,
-    /// Allows addresses beyond loopback.
+    /// Allows services' ports beyond loopback; the admin API stays on it.
     #[serde(default)]
     pub allow_public: bool,
 }
@@ -71,7 +72,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it can't start: a public address without leave, an unreadable file, a port in use.
 pub async fn run(config: ProxyConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    refuse_public(config.admin_listen.ip(), config.allow_public)?;
+    may_listen(config.admin_listen, false, false).context("the proxy's admin API")?;
     refuse_public(config.host, config.allow_public)?;
     let token = SharedToken::open(&config.token_file)?;
     let state = state::State::load(config.host, config.state_file, shutdown.clone()).await;

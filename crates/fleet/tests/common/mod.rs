@@ -63,6 +63,9 @@ const ROLE: &str = "PIPEYARD_TEST_ROLE";
 fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    if let Some(file) = std::env::var_os("PIPEYARD_CA_FILE") {
+        pipeyard_trust::trust(file.as_ref()).unwrap();
+    }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
@@ -85,6 +88,11 @@ pub(crate) struct Process(Child);
 
 impl Process {
     pub(crate) fn start(role: &Role) -> Self {
+        Self::start_with(role, &[])
+    }
+
+    /// The same with files named in its environment.
+    pub(crate) fn start_with(role: &Role, environment: &[(&str, &Path)]) -> Self {
         let name = match role {
             Role::Fleet(_) => "fleet",
             Role::Proxy(_) => "proxy",
@@ -95,6 +103,7 @@ impl Process {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "common::role", "--nocapture"])
             .env(ROLE, serde_json::to_string(role).unwrap())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -157,7 +166,9 @@ impl World {
             proxy_admin: proxy.admin_listen,
             proxy_token_file: token_file,
             docker_host: None,
-            allow_public: false,
+            tls_cert: None,
+            tls_key: None,
+            trusted_proxy: false,
         };
         let http = http_client().unwrap();
         Self {
@@ -245,7 +256,8 @@ impl World {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.fleet.listen)
+        let scheme = if self.fleet.tls_cert.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.fleet.listen)
     }
 
     pub(crate) fn credentials(&self) -> Credentials {
