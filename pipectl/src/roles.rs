@@ -313,7 +313,10 @@ impl Agent {
             .with("root", text(&self.root))
             .with("hooks_as", self.hooks_as)
             .table();
-        let config: AgentConfig = self.file.settings("agent", given)?;
+        let config: AgentConfig = self.file.settings("agent", given).context(
+            "an agent has endpoint, enroll_file, root and hooks_as; a host's name, tags and address are \
+             said to `pipectl fleet enroll`",
+        )?;
         let _hold = claim(&config.root, Role::Agent)?;
         pipeyard_fleet::agent::run(config, shutdown_signal()?).await
     }

@@ -83,7 +83,9 @@ fn an_address_that_would_get_a_credential_in_clear_text_is_refused_unasked() {
     let code = write("code", "ppe_0123");
     let credentials = write("credentials.json", r#"{"token": "secret"}"#);
     let hook = write("hook.toml", "url = \"http://192.0.2.1/hooks/git/1\"\nsecret = \"x\"\n");
-    for url in ["http://192.0.2.1:9", "http://fleet.example.com", "ftp://127.0.0.1", "http://0.0.0.0:1"] {
+    for url in
+        ["http://192.0.2.1:9", "http://fleet.example.com", "ftp://127.0.0.1", "http://0.0.0.0:1"]
+    {
         for args in [
             &["agent", "--fleet", url, "--enroll-file", &code, "--root", "root"][..],
             &["fleet", "enroll", "h1", "--fleet", url, "--credentials", &credentials],
@@ -166,14 +168,19 @@ fn a_server_speaks_tls_and_whoever_knows_the_authority_signs_in() {
         let client = pipeyard_trust::client().no_proxy().build().unwrap();
         let base = format!("https://127.0.0.1:{port}");
         let body = format!(r#"{{"code": "{}"}}"#, code.trim());
-        let request = client.post(format!("{base}/api/login")).header("content-type", "application/json");
-        let answer = request.header("sec-fetch-site", "same-origin").body(body).send().await.unwrap();
+        let request =
+            client.post(format!("{base}/api/login")).header("content-type", "application/json");
+        let answer =
+            request.header("sec-fetch-site", "same-origin").body(body).send().await.unwrap();
         assert!(answer.status().is_success());
         let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
         assert!(cookie.starts_with("__Host-pipeyard_session="), "{cookie}");
-        assert!(cookie.contains("; Secure") && cookie.contains("Path=/") && !cookie.contains("Domain"));
+        assert!(
+            cookie.contains("; Secure") && cookie.contains("Path=/") && !cookie.contains("Domain")
+        );
         let pair = cookie.split(';').next().unwrap();
-        let me = |cookie: String| client.get(format!("{base}/api/me")).header("cookie", cookie).send();
+        let me =
+            |cookie: String| client.get(format!("{base}/api/me")).header("cookie", cookie).send();
         assert!(me(pair.to_owned()).await.unwrap().status().is_success());
         let plain = pair.replace("__Host-", "");
         assert_eq!(me(plain).await.unwrap().status().as_u16(), 401);

@@ -301,7 +301,9 @@ async fn checkout(
     let mut tried = 0;
     loop {
         tried += 1;
-        match pipeyard_git::checkout(&url, &auth, &sha, workspace, pipeyard_trust::file(), limit).await {
+        match pipeyard_git::checkout(&url, &auth, &sha, workspace, pipeyard_trust::file(), limit)
+            .await
+        {
             Ok(()) => return Ok(()),
             Err(cause) if tried < 3 => {
                 tracing::warn!(%cause, "the checkout failed; trying again");

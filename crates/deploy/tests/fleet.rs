@@ -100,7 +100,10 @@ impl World {
     fn bundle(&self, version: &str) -> (Bundle, std::path::PathBuf) {
         let gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         let mut tar = tar::Builder::new(gz);
-        for (path, content) in [("www/index.html", version), ("www/health", "ok")] {
+        let appspec = "version: 0.0\nos: linux\n";
+        for (path, content) in
+            [("www/index.html", version), ("www/health", "ok"), ("appspec.yml", appspec)]
+        {
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o644);
             header.set_size(content.len() as u64);

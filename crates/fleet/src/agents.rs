@@ -216,7 +216,7 @@ pub(crate) async fn hello(
     let now = fleet.clock.now();
     // A hello that is sent again would end the session of the agent that works.
     let taken = match sigv4::signature_and_end(&headers) {
-        Some((signature, end)) => fleet.db.take_signature(signature, end, now).await?,
+        Some((signature, end)) => fleet.db.take_signature(signature, "", end, now).await?,
         None => false,
     };
     if !taken {

@@ -429,7 +429,15 @@ async fn hosts_enrol_and_work_over_tls() {
     std::fs::remove_file(enroll_file).unwrap();
     let key = world.hosts().await[0]["access_key_id"].clone();
     let agent = Process::start_with(&Role::Agent(config), &[("PIPEYARD_CA_FILE", &ca)]);
-    online().await;
+    // The fleet can't tell yet that the first one is gone; the second one's log says that it is here.
+    let log = common::target().join(format!("tmp/agent-{}.log", std::process::id()));
+    let root = root.display().to_string();
+    common::until("the agent is back", Duration::from_secs(20), async || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        let ready = text.lines().filter(|line| line.contains("is ready") && line.contains(&root));
+        (ready.count() == 2).then_some(())
+    })
+    .await;
     assert_eq!(world.hosts().await[0]["access_key_id"], key);
     agent.end().await;
     world.end().await;

@@ -1,6 +1,6 @@
 //! Where a repository is fetched from, checked once at the edge.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 /// The text can't be a remote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -139,11 +139,11 @@ fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, BadTls> {
     let mode = std::fs::metadata(key).map_err(|error| bad(key, error.to_string()))?;
     let mode = mode.permissions().mode() & 0o7777;
     if mode & 0o007 != 0 {
-        let text = format!("every user of this machine can use the key (mode {mode:04o}): chmod 600");
+        let text =
+            format!("every user of this machine can use the key (mode {mode:04o}): chmod 600");
         return Err(bad(key, text));
     }
-    let secret =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, error.to_string()))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, error.to_string()))?;
     CertifiedKey::from_der(chain, secret, &default_provider()).map_err(|error| BadTls::Pair {
         certificate: certificate.to_owned(),
         key: key.to_owned(),

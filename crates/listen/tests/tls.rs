@@ -77,7 +77,8 @@ fn client(authority: bool) -> reqwest::Client {
 
 /// The certificate that the server shows to a new connection.
 async fn shown(address: SocketAddr) -> Vec<u8> {
-    let answer = client(true).get(format!("https://localhost:{}/", address.port())).send().await.unwrap();
+    let answer =
+        client(true).get(format!("https://localhost:{}/", address.port())).send().await.unwrap();
     let info = answer.extensions().get::<reqwest::tls::TlsInfo>().unwrap();
     info.peer_certificate().unwrap().to_owned()
 }

@@ -126,7 +126,11 @@ pub struct Exposed(pub SocketAddr);
 /// # Errors
 /// When it may not: beyond loopback, without TLS of its own and without a proxy that ends it.
 pub fn may_listen(at: SocketAddr, tls: bool, trusted_proxy: bool) -> Result<(), Exposed> {
-    if at.ip().to_canonical().is_loopback() || tls || trusted_proxy { Ok(()) } else { Err(Exposed(at)) }
+    if at.ip().to_canonical().is_loopback() || tls || trusted_proxy {
+        Ok(())
+    } else {
+        Err(Exposed(at))
+    }
 }
 
 impl fmt::Debug for CredentialUrl {

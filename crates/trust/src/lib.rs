@@ -84,7 +84,6 @@ pub fn pem() -> Option<&'static [u8]> {
 
 /// A client that believes it, and follows no redirect: whoever is sent elsewhere would take a
 /// credential there.
-#[must_use]
 pub fn client() -> reqwest::ClientBuilder {
     install_crypto();
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());

@@ -259,7 +259,10 @@ mod tests {
         assert_eq!(session(&headers, COOKIE), Some("pps_x"));
         // A name that another host of the domain could set counts for nothing where there is TLS.
         assert_eq!(session(&headers, SECURE_COOKIE), None);
-        headers.insert(header::COOKIE, "pipeyard_session=1; __Host-pipeyard_session=pps_y".parse().unwrap());
+        headers.insert(
+            header::COOKIE,
+            "pipeyard_session=1; __Host-pipeyard_session=pps_y".parse().unwrap(),
+        );
         assert_eq!(session(&headers, SECURE_COOKIE), Some("pps_y"));
         headers.insert(header::COOKIE, "xpipeyard_session=1; pipeyard_session2=2".parse().unwrap());
         assert_eq!(session(&headers, COOKIE), None);

@@ -14,8 +14,8 @@ use pipeyard_api::{
 };
 use pipeyard_deploy::provider::TAGS;
 use pipeyard_model::{
-    address::CredentialUrl,
     DeploymentId, EnvironmentName, ServiceName,
+    address::CredentialUrl,
     deployment::{Deployment, Outcome, Purpose, State as Stands},
     environment::frozen,
     plan::{Batch, Otherwise, Strategy},

@@ -39,7 +39,9 @@ pub(super) async fn check(url: &Url, private: bool) -> Result<Vec<SocketAddr>, R
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     /// Only https, or http to private addresses where those are allowed.
-    #[error("notify_url must begin with https://, unless it leads to a private network and notify_private says so")]
+    #[error(
+        "notify_url must begin with https://, unless it leads to a private network and notify_private says so"
+    )]
     Scheme,
     /// It names no host.
     #[error("notify_url names no host")]

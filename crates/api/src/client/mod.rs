@@ -253,7 +253,9 @@ impl Client {
             let to = to.map(|to| shown(to)).unwrap_or_default();
             return Err(ClientError::BadAddress {
                 url: self.base.clone(),
-                cause: format!("it leads on to {to:?}; give the address where the server itself answers"),
+                cause: format!(
+                    "it leads on to {to:?}; give the address where the server itself answers"
+                ),
             });
         }
         let bytes = response.bytes().await.unwrap_or_default();

@@ -71,7 +71,8 @@ fn place(root: &Folder, entry: &archive::Entry, content: &mut dyn io::Read) -> i
     match &entry.kind {
         Kind::Folder => Ok(()),
         Kind::File { .. } => {
-            let mut file = parent.create(name, entry.mode)?;
+            // Its owner can always read it, to put it into a release.
+            let mut file = parent.create(name, entry.mode | 0o400)?;
             io::copy(content, &mut file).map(drop)
         }
         Kind::Symlink(to) => parent.symlink(to, name),

@@ -101,7 +101,9 @@ async fn take(fleet: &Fleet, headers: &HeaderMap) -> Result<(), AwsError> {
     }
     let taken = match sigv4::signature_and_end(headers) {
         Some((signature, end)) => {
-            fleet.db.take_signature(signature, end, fleet.clock.now()).await?
+            let call = headers.get("amz-sdk-invocation-id").and_then(|value| value.to_str().ok());
+            let now = fleet.clock.now();
+            fleet.db.take_signature(signature, call.unwrap_or_default(), end, now).await?
         }
         None => false,
     };
