@@ -78,12 +78,18 @@ impl Site {
         fs::create_dir_all(&root).expect("the host's folder");
         let address = free_address();
         let log = fs::File::create(root.join("agent.log")).expect("a log");
+        let fleet = format!("http://{}", self.fleet);
+        let credentials = self.data("fleet/credentials.json").display().to_string();
+        let at = address.to_string();
+        let mut enroll = vec!["fleet", "enroll", &name, "--tags", "role=worker", "--address", &at];
+        enroll.extend(["--fleet", &fleet, "--credentials", &credentials]);
+        let enrolment = root.join("enrolment");
+        fs::write(&enrolment, self.pipectl_ok(&enroll)).expect("the enrolment");
         let agent = Command::new(pipectl())
-            .args(["agent", "--name", &name, "--endpoint", &format!("http://{}", self.fleet)])
-            .args(["--address", &address.to_string(), "--tag", "role=worker", "--root"])
+            .args(["agent", "--fleet", &fleet, "--root"])
             .arg(&root)
-            .arg("--token-file")
-            .arg(self.data("fleet/credentials.json"))
+            .arg("--enroll-file")
+            .arg(enrolment)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
