@@ -235,6 +235,7 @@ impl Fleet {
             .with("trusted_proxy", self.trusted_proxy.then_some(true))
             .table();
         let config: FleetConfig = self.file.settings("fleet", given)?;
+        config.check()?;
         let _hold = claim(&config.data_dir, Role::Fleet)?;
         pipeyard_fleet::run(config, shutdown_signal()?).await
     }
@@ -265,6 +266,7 @@ impl Proxy {
             .with("state_file", text(&self.state_file))
             .table();
         let config: ProxyConfig = self.file.settings("proxy", given)?;
+        config.check()?;
         let folder = config.state_file.parent().filter(|folder| *folder != Path::new(""));
         let _hold = claim(folder.unwrap_or(Path::new(".")), Role::Proxy)?;
         pipeyard_fleet::proxy::run(config, shutdown_signal()?).await

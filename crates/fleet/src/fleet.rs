@@ -66,6 +66,23 @@ pub struct FleetConfig {
     pub trusted_proxy: bool,
 }
 
+impl FleetConfig {
+    /// Refuses addresses that would send credentials over a network in clear text; touches nothing.
+    ///
+    /// # Errors
+    /// When one would.
+    pub fn check(&self) -> anyhow::Result<()> {
+        may_listen(self.listen, self.tls_cert.is_some(), self.trusted_proxy)?;
+        // There is no TLS on the way to the proxy, and its token goes along.
+        anyhow::ensure!(
+            self.proxy_admin.ip().is_loopback(),
+            "proxy_admin is {}: the proxy is told its routes on this machine only, 127.0.0.1",
+            self.proxy_admin
+        );
+        Ok(())
+    }
+}
+
 /// The endpoint's address unless said otherwise: 127.0.0.1:8471.
 #[must_use]
 pub fn default_listen() -> SocketAddr {
@@ -122,15 +139,9 @@ pub async fn run_by(
     config: FleetConfig,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    config.check()?;
     let tls = Tls::wrapper(config.tls_cert.as_deref(), config.tls_key.as_deref())
         .context("the fleet's TLS")?;
-    may_listen(config.listen, tls.is_some(), config.trusted_proxy)?;
-    // There is no TLS on the way to the proxy, and its token goes along.
-    anyhow::ensure!(
-        config.proxy_admin.ip().is_loopback(),
-        "proxy_admin is {}: the proxy is told its routes on this machine only, 127.0.0.1",
-        config.proxy_admin
-    );
     let data = &config.data_dir;
     pipeyard_private::folder(data, &["fleet.db", "credentials.json"])?;
     let credentials = Credentials::load(data)?;

@@ -250,7 +250,7 @@ impl Client {
         }
         if status.is_redirection() {
             let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-            let to = to.map(|to| shown(to)).unwrap_or_default();
+            let to = to.map(shown).unwrap_or_default();
             return Err(ClientError::BadAddress {
                 url: self.base.clone(),
                 cause: format!(

@@ -54,6 +54,17 @@ pub struct ProxyConfig {
     pub allow_public: bool,
 }
 
+impl ProxyConfig {
+    /// Refuses addresses that other machines reach without leave; touches nothing.
+    ///
+    /// # Errors
+    /// When one is.
+    pub fn check(&self) -> anyhow::Result<()> {
+        may_listen(self.admin_listen, false, false).context("the proxy's admin API")?;
+        refuse_public(self.host, self.allow_public)
+    }
+}
+
 /// The admin API's address unless said otherwise: 127.0.0.1:8472.
 #[must_use]
 pub fn default_admin() -> SocketAddr {
@@ -72,8 +83,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it can't start: a public address without leave, an unreadable file, a port in use.
 pub async fn run(config: ProxyConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    may_listen(config.admin_listen, false, false).context("the proxy's admin API")?;
-    refuse_public(config.host, config.allow_public)?;
+    config.check()?;
     let token = SharedToken::open(&config.token_file)?;
     let state = state::State::load(config.host, config.state_file, shutdown.clone()).await;
     let listener = Listener::bind(config.admin_listen, Limits::default())
