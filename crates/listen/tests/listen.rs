@@ -1,5 +1,7 @@
 //! Real sockets against a listener with small limits.
 
+#![expect(clippy::unwrap_used, reason = "a test may end by a panic")]
+
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;

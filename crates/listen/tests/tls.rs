@@ -1,5 +1,7 @@
 //! TLS over real sockets, by the certificates in `certificates/`.
 
+#![expect(clippy::unwrap_used, reason = "a test may end by a panic")]
+
 use std::{
     convert::Infallible,
     fs,

@@ -186,7 +186,7 @@ fn copy(
     match (what, there) {
         // Two sources may fill one folder; the later one wins file by file.
         (What::File | What::Link, Some(What::File | What::Link)) => {
-            to.remove(name).map_err(text)?
+            to.remove(name).map_err(text)?;
         }
         (What::Folder, None | Some(What::Folder)) | (What::File | What::Link, None) => {}
         (What::Other, _) => return Err(format!("{} is neither file nor folder", path.display())),

@@ -182,7 +182,7 @@ impl Standing {
             let mark = if answers { &mut self.back } else { &mut self.dead };
             let again = mark.is_some();
             let since = *mark.get_or_insert(now);
-            if !again && !(certain && !answers) {
+            if !again && (!certain || answers) {
                 return None;
             }
             let ago = now.duration_since(since);
