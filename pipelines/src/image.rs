@@ -14,6 +14,9 @@ pub(crate) fn check(text: &str) -> Result<(), &'static str> {
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("it holds a space or a character outside of ASCII");
     }
+    if is_id(text) {
+        return Err("it is an image's id on some machine; write `name:tag` or `name@sha256:…`");
+    }
     let (named, digest) = match text.split_once('@') {
         Some((named, digest)) => (named, Some(digest)),
         None => (text, None),
@@ -60,6 +63,14 @@ pub(crate) fn check(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Whether Docker would look for it by an image's id, or the beginning of one. An id names every image
+/// on a runner's machine, those of other repositories too.
+fn is_id(text: &str) -> bool {
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.starts_with("sha256:")
+        || (text.len() >= 7 && text.bytes().all(is_hex) && text.bytes().any(|b| b.is_ascii_digit()))
+}
+
 fn path_part(part: &str) -> bool {
     let inner = part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
     let ends = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
@@ -89,12 +100,15 @@ mod tests {
 
     #[test]
     fn images_are_told_from_options_urls_and_typing_errors() {
-        let digest = "a".repeat(64);
+        let digest = "a1".repeat(32);
         for good in [
             "rust",
             "rust:1.95",
             "pipeyard/busybox:test",
             "localhost/x",
+            "facade",
+            "3c6444b16f6a:1",
+            "team/3c6444b16f6a",
             "localhost:5000/team/app:v1",
             "ghcr.io/a/b-c/d_e__f.g:Tag-1.2_3",
             &format!("rust@sha256:{digest}"),
@@ -119,6 +133,11 @@ mod tests {
             "rust@md5:abc",
             "host:port/x",
             "rust:a:b",
+            "3c6444b16f6a",
+            "3c6444b",
+            "sha256:3c6444b16f6a",
+            &digest,
+            &format!("sha256:{digest}"),
             "컨테이너",
             &"a".repeat(256),
         ] {
