@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use pipeyard_fleet::{FleetConfig, agent::AgentConfig, proxy::ProxyConfig};
 use pipeyard_home::{Hold, HomeError, Role};
+use pipeyard_model::ByteSize;
 use pipeyard_runner::RunnerConfig;
 use pipeyard_server::{ServerConfig, boot, http::login};
 use tokio_util::sync::CancellationToken;
@@ -347,6 +348,76 @@ pub(crate) struct Runner {
     /// Labels that jobs can ask for; may be repeated.
     #[arg(long = "label")]
     labels: Vec<String>,
+    #[command(flatten)]
+    limits: RunnerLimits,
+}
+
+/// What jobs may use of the runner's machine.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct RunnerLimits {
+    /// Memory of a job, such as 4g; without it a share of the machine by --slots, 0 for no limit.
+    #[arg(long, env = "PIPEYARD_MEMORY", value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// Memory of each service beside a job; half of the job's without it.
+    #[arg(long, env = "PIPEYARD_SERVICE_MEMORY", value_name = "SIZE")]
+    service_memory: Option<ByteSize>,
+    /// Processors of a job, such as 1.5; without it all but a quarter of one, 0 for no limit.
+    #[arg(long, env = "PIPEYARD_CPUS", value_name = "NUMBER")]
+    cpus: Option<f64>,
+    /// Processes and threads of a job; 4096 without it.
+    #[arg(long, env = "PIPEYARD_PIDS", value_name = "NUMBER")]
+    pids: Option<u32>,
+    /// What a job may put on the disk, such as 20g; without it a share of the free space, 0 for no
+    /// limit.
+    #[arg(long, env = "PIPEYARD_DISK", value_name = "SIZE")]
+    disk: Option<ByteSize>,
+    /// Where jobs may connect to: `guarded` (not to this machine and its cloud's metadata service;
+    /// needs root and iptables) or `open`.
+    #[arg(long, env = "PIPEYARD_EGRESS", value_name = "RULE")]
+    egress: Option<String>,
+    /// An address that jobs may connect to all the same, ADDRESS, ADDRESS:PORT or CIDR; may be
+    /// repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    egress_allow: Vec<String>,
+    /// Repositories that may use this machine's `docker login` for images, IMAGES=REPO,... such as
+    /// ghcr.io/acme=acme/shop; may be repeated.
+    #[arg(long, value_name = "IMAGES=REPO")]
+    registry_auth: Vec<String>,
+}
+
+impl RunnerLimits {
+    fn given(self, given: Given) -> Given {
+        let size = |size: Option<ByteSize>| size.and_then(|size| i64::try_from(size.0).ok());
+        let list = |list: Vec<String>| (!list.is_empty()).then_some(list);
+        given
+            .with("memory", size(self.memory))
+            .with("service_memory", size(self.service_memory))
+            .with("cpus", self.cpus)
+            .with("pids", self.pids.map(i64::from))
+            .with("disk", size(self.disk))
+            .with("egress", self.egress)
+            .with("egress_allow", list(self.egress_allow))
+            .with("registry_auth", list(self.registry_auth))
+    }
+
+    /// The same as arguments of `pipectl runner`.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let size = |size: Option<ByteSize>| size.map(|size| size.0.to_string());
+        let single = [
+            ("--memory", size(self.memory)),
+            ("--service-memory", size(self.service_memory)),
+            ("--cpus", self.cpus.map(|cpus| cpus.to_string())),
+            ("--pids", self.pids.map(|pids| pids.to_string())),
+            ("--disk", size(self.disk)),
+            ("--egress", self.egress.clone()),
+        ];
+        let single = single.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let lists =
+            [("--egress-allow", &self.egress_allow), ("--registry-auth", &self.registry_auth)];
+        let lists =
+            lists.into_iter().flat_map(|(name, all)| all.iter().map(move |v| (name, v.clone())));
+        single.chain(lists).map(|(name, value)| format!("{name}={value}")).collect()
+    }
 }
 
 impl Runner {
@@ -361,8 +432,8 @@ impl Runner {
             .with("name", self.name)
             .with("slots", self.slots)
             .with("executor", self.executor)
-            .with("labels", labels)
-            .table();
+            .with("labels", labels);
+        let given = self.limits.given(given).table();
         let config: RunnerConfig = self.file.settings("runner", given)?;
         let _hold = claim(&config.data_dir, Role::Runner)?;
         let drain = shutdown_signal()?;

@@ -67,6 +67,8 @@ pub(crate) struct Up {
     /// What executes jobs.
     #[arg(long, env = "PIPEYARD_EXECUTOR", default_value = "docker")]
     pub(crate) executor: String,
+    #[command(flatten)]
+    pub(crate) limits: crate::roles::RunnerLimits,
     /// Stop the proxy too when this ends; otherwise it goes on serving.
     #[arg(long)]
     pub(crate) stop_proxy: bool,
@@ -185,7 +187,10 @@ impl Up {
                     &self.executor,
                     "--name",
                     "local",
-                ]),
+                ])
+                .into_iter()
+                .chain(self.limits.arguments())
+                .collect(),
                 true,
             ),
         ];

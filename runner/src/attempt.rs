@@ -10,18 +10,20 @@ use std::{
     time::Duration,
 };
 
-use pipeyard_api::runner::{ClaimedJob, FinishRequest, ReasonView, StepReport, StepsRequest};
-use pipeyard_executor::{Filling, JobOutcome, JobRun, Reason, SecretValue};
+use pipeyard_api::runner::{
+    ClaimedJob, FinishRequest, HANDED_BACK, ReasonView, StepReport, StepsRequest,
+};
+use pipeyard_executor::{Filling, JobOutcome, JobRun, Lease, Reason, SecretValue};
 use pipeyard_git::{BasicAuth, Sha};
 use pipeyard_mask::Masker;
-use pipeyard_model::{AttemptId, Conclusion};
+use pipeyard_model::{AttemptId, ByteSize, Conclusion};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Shared, artifacts,
+    Shared, artifacts, heartbeat,
     journal::Journal,
-    live::EndBecause,
+    live::{Begun, EndBecause},
     log::{Log, Stopped},
     protocol::{CallError, Server},
     reports,
@@ -37,18 +39,21 @@ const EVENTS: usize = 64;
 /// How long a call that reports may take.
 const CALL: Duration = Duration::from_secs(20);
 
+/// With these an executor says that no job can run here, whatever it is.
+const UNABLE: &[&str] = &["docker_unavailable", "runner_disk_full", "egress_unenforceable"];
+
 /// The attempts' folders.
 pub(crate) fn folder(data: &Path, attempt: AttemptId) -> PathBuf {
     data.join("attempts").join(format!("{}-{}", attempt.job, attempt.epoch))
 }
 
 /// Runs a claimed job and reports its end.
-pub(crate) async fn run(shared: &Shared, claimed: ClaimedJob, stop: CancellationToken) {
+pub(crate) async fn run(shared: &Shared, claimed: ClaimedJob, begun: Begun) {
     let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
     let dir = folder(&shared.config.data_dir, attempt);
     tracing::info!(job.id = %attempt.job, epoch = attempt.epoch.0, run = claimed.run.0, job = %claimed.name, "the attempt begins");
     let outcome = match begin(&dir) {
-        Ok(journal) => execute(shared, claimed, &dir, journal, stop).await,
+        Ok(journal) => execute(shared, claimed, &dir, journal, begun).await,
         Err(error) => {
             let outcome = stopped(shared, &Stopped::Disk(error));
             finish(&shared.server, attempt, &finish_request(shared, outcome, 0, &no_mask())).await;
@@ -78,7 +83,7 @@ async fn execute(
     claimed: ClaimedJob,
     dir: &Path,
     journal: Journal,
-    stop: CancellationToken,
+    Begun { stop, lease }: Begun,
 ) -> Conclusion {
     let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
     let masker = Masker::new(
@@ -101,7 +106,8 @@ async fn execute(
     let limit = shared.config.max_log_bytes.min(claimed.max_log_bytes);
     let mut log = Log::new(masker.fresh(), journal, limit);
 
-    let mut outcome = job(shared, &claimed, dir, &mut log, progress, &masker, &stop).await;
+    let work = Work { dir, lease, masker: &masker, stop: &stop };
+    let mut outcome = job(shared, &claimed, &mut log, progress, &work).await;
     match shared.live.because(attempt) {
         Some(EndBecause::Stopping) => {
             outcome = failed(Conclusion::Error, "runner_lost", "the runner was stopped".into());
@@ -121,9 +127,13 @@ async fn execute(
         }
         Some(EndBecause::Cancelled) | None => {}
     }
-    if let Some(reason) = &outcome.reason {
-        if reason.code == "docker_unavailable" {
+    if let Some(reason) = &mut outcome.reason {
+        if UNABLE.contains(&reason.code.as_str()) {
             shared.live.suspect_executor();
+            if !log.has_begun() {
+                // No step ran: the attempt isn't the job's to lose.
+                *reason = handed_back(shared, &reason.message);
+            }
         }
         log.note(shared.clock.now(), &format!("{}: {}", reason.code, reason.message));
     }
@@ -160,15 +170,21 @@ async fn execute(
     conclusion
 }
 
+/// What a job is run with.
+struct Work<'a> {
+    dir: &'a Path,
+    lease: Lease,
+    masker: &'a Masker,
+    stop: &'a CancellationToken,
+}
+
 /// Checkout, steps, test reports, artifacts.
 async fn job(
     shared: &Shared,
     claimed: &ClaimedJob,
-    dir: &Path,
     log: &mut Log,
     progress: mpsc::Sender<StepReport>,
-    masker: &Masker,
-    stop: &CancellationToken,
+    Work { dir, lease, masker, stop }: &Work<'_>,
 ) -> JobOutcome {
     let workspace = dir.join("workspace");
     log.note(
@@ -189,6 +205,8 @@ async fn job(
         spec: claimed.spec.clone(),
         workspace: workspace.clone(),
         filled,
+        lease: lease.clone(),
+        repo: claimed.repo.clone(),
         env: claimed.env.clone(),
         secrets: claimed.secrets.iter().map(|(k, v)| (k.clone(), SecretValue(v.clone()))).collect(),
     };
@@ -202,8 +220,16 @@ async fn job(
     };
     // Beside the executor, which has the container ready by the time the commit is there.
     let checkout = async {
+        let attempt = AttemptId { job: claimed.job, epoch: claimed.epoch };
+        let ready = async {
+            let (done, ()) = tokio::join!(
+                checkout(shared, claimed, &workspace),
+                heartbeat::confirmed(shared, attempt)
+            );
+            done
+        };
         let done = tokio::select! {
-            done = checkout(shared, claimed, &workspace) => done,
+            done = ready => done,
             // Ended, or there is nothing to run it in: the executor says which.
             () = cancel.cancelled() => return None,
             () = over.cancelled() => return None,
@@ -344,6 +370,21 @@ pub(crate) fn failed(conclusion: Conclusion, code: &str, message: String) -> Job
     JobOutcome { conclusion, reason: Some(Reason { code: code.to_owned(), message }) }
 }
 
+/// Why an attempt is given back of which nothing was begun.
+pub(crate) fn handed_back(shared: &Shared, why: impl std::fmt::Display) -> Reason {
+    let message =
+        format!("the runner {} gave it back before its first step: {why}", shared.config.name);
+    Reason { code: HANDED_BACK.to_owned(), message }
+}
+
+/// Gives an attempt back that was claimed and nothing else.
+pub(crate) async fn hand_back(shared: &Shared, attempt: AttemptId, reason: Reason) {
+    tracing::warn!(attempt = %attempt, why = reason.message, "a claimed job is handed back");
+    let outcome = JobOutcome { conclusion: Conclusion::Error, reason: Some(reason) };
+    finish(&shared.server, attempt, &finish_request(shared, outcome, 0, &no_mask())).await;
+    remove(&folder(&shared.config.data_dir, attempt)).await;
+}
+
 /// How a job ends whose log can't go on.
 fn stopped(shared: &Shared, why: &Stopped) -> JobOutcome {
     let name = &shared.config.name;
@@ -356,7 +397,7 @@ fn stopped(shared: &Shared, why: &Stopped) -> JobOutcome {
                 "the job wrote more log than its limit of {}: the log ends there. Write less, or to a \
                  file that is kept as an artifact; `max_log_bytes` of the runner and of the server is \
                  the limit",
-                size(*bytes)
+                ByteSize(*bytes)
             ),
         ),
         Stopped::Disk(error) if error.kind() == std::io::ErrorKind::StorageFull => failed(
@@ -372,16 +413,6 @@ fn stopped(shared: &Shared, why: &Stopped) -> JobOutcome {
             "runner_disk",
             format!("the runner {name} can't write the job's log in {dir}: {error}"),
         ),
-    }
-}
-
-/// A number of bytes for people: 4 GiB, 1.5 MiB, 700 bytes.
-fn size(bytes: u64) -> String {
-    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) if bytes.is_multiple_of(unit) => format!("{} {name}", bytes / unit),
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-        None => format!("{bytes} bytes"),
     }
 }
 

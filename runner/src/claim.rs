@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use pipeyard_api::runner::{ClaimReply, ClaimRequest, MAX_WAIT_SECONDS};
+use pipeyard_api::runner::{ClaimReply, ClaimRequest, MAX_WAIT_SECONDS, ReasonView};
+use pipeyard_executor::ExecutorError;
 use pipeyard_model::{AttemptId, RequestId};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,10 @@ use crate::{Shared, attempt, live::EndBecause, protocol::CallError};
 
 /// The pause after a failed call; it doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The pause after a job that Docker couldn't run, though it says that it is there.
+const SUSPICION: Duration = Duration::from_secs(1);
+/// How long the server may take to hear that nothing can run here.
+const TROUBLE: Duration = Duration::from_secs(5);
 /// How long ended jobs may take to tell the server.
 const LAST_WORDS: Duration = Duration::from_secs(40);
 /// The network's time on top of the server's wait.
@@ -56,12 +61,12 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
             }
             () = drain.cancelled() => break,
         };
-        if shared.live.take_suspicion()
-            && let Err(error) = shared.executor.check().await
-        {
-            // No job is taken that would only fail.
+        // No job is taken that would only fail. What failed a moment ago is looked at again after a
+        // pause: Docker may be on its way down.
+        let suspect = shared.live.take_suspicion();
+        if let Err(error) = shared.executor.check().await {
             tracing::error!(code = error.code, %error, "jobs can't run here now; trying again");
-            shared.live.suspect_executor();
+            tell_trouble(shared, &error).await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = drain.cancelled() => break,
@@ -69,12 +74,22 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
             pause = (pause * 2).min(PAUSE.1);
             continue;
         }
+        if suspect {
+            tokio::select! {
+                () = tokio::time::sleep(SUSPICION) => {}
+                () = drain.cancelled() => break,
+            }
+        }
         if let Err(error) = remember(&shared.config.data_dir, request) {
             // Without it a lost reply costs the job a lease, no more.
             tracing::warn!(%error, "the claim's id can't be written");
         }
-        let body =
-            ClaimRequest { request, free_slots: free.max(1), wait_seconds: MAX_WAIT_SECONDS };
+        let body = ClaimRequest {
+            request,
+            free_slots: free.max(1),
+            wait_seconds: MAX_WAIT_SECONDS,
+            trouble: None,
+        };
         let limit = Duration::from_secs(u64::from(MAX_WAIT_SECONDS)) + SLACK;
         let answer = tokio::select! {
             answer = shared.server.post::<_, ClaimReply>("/api/runner/claim", &body, limit) => answer,
@@ -84,6 +99,11 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
             Ok(reply) => {
                 pause = PAUSE.0;
                 request = RequestId::new();
+                // The wait was long enough for Docker to go away.
+                let unable = match reply.jobs.is_empty() {
+                    true => None,
+                    false => shared.executor.check().await.err(),
+                };
                 for job in reply.jobs {
                     let attempt = AttemptId { job: job.job, epoch: job.epoch };
                     let dir = attempt::folder(&shared.config.data_dir, attempt);
@@ -91,14 +111,24 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
                         // An earlier process began it: it is given back, not begun again.
                         continue;
                     }
-                    let Some(stop) = shared.live.begin(attempt) else { continue };
+                    let lease = Duration::from_secs(u64::from(job.lease_seconds));
+                    let Some(begun) = shared.live.begin(attempt, lease) else { continue };
+                    if let Some(error) = &unable {
+                        let (shared, reason) =
+                            (shared.clone(), attempt::handed_back(shared, error));
+                        work.spawn(async move {
+                            attempt::hand_back(&shared, attempt, reason).await;
+                            shared.live.over(attempt);
+                        });
+                        continue;
+                    }
                     if let Err(error) = std::fs::create_dir_all(&dir) {
                         tracing::warn!(%error, "an attempt's folder can't be made yet");
                     }
                     let place = Arc::clone(&slots).acquire_owned().await;
                     let shared = shared.clone();
                     work.spawn(async move {
-                        attempt::run(&shared, job, stop).await;
+                        attempt::run(&shared, job, begun).await;
                         shared.live.over(attempt);
                         drop(place);
                     });
@@ -130,5 +160,19 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
     }
     if tokio::time::timeout(LAST_WORDS, finish).await.is_err() {
         tracing::warn!("the server didn't hear how every job ended; the next start tells it");
+    }
+}
+
+/// Tells the server why nothing can run here: people see it where they look for runners.
+async fn tell_trouble(shared: &Shared, error: &ExecutorError) {
+    let body = ClaimRequest {
+        request: RequestId::new(),
+        free_slots: 1,
+        wait_seconds: 0,
+        trouble: Some(ReasonView { code: error.code.to_owned(), message: error.message.clone() }),
+    };
+    let told = shared.server.post::<_, ClaimReply>("/api/runner/claim", &body, TROUBLE).await;
+    if let Err(error) = told {
+        tracing::warn!(%error, "the server can't be told");
     }
 }

@@ -20,6 +20,7 @@ mod log;
 mod protocol;
 mod recover;
 mod reports;
+mod settings;
 mod shipper;
 mod workspace;
 
@@ -29,7 +30,7 @@ use pipeyard_executor::{DockerConfig, DockerExecutor, Executor, LocalConfig, Loc
 use pipeyard_model::{Clock, InstallationId, SystemClock};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{ExecutorKind, RunnerConfig};
+pub use config::{EgressKind, ExecutorKind, RunnerConfig};
 
 use crate::{identity::Identity, live::Live, protocol::Server};
 
@@ -110,11 +111,13 @@ pub async fn run_with(
 async fn executor(config: &RunnerConfig, identity: &Identity) -> anyhow::Result<Arc<dyn Executor>> {
     let executor: Arc<dyn Executor> = match config.executor {
         ExecutorKind::Docker => {
-            let mut docker = DockerConfig::new(owner(identity), &config.data_dir);
-            docker.host.clone_from(&config.docker_host);
-            Arc::new(DockerExecutor::connect(docker).await?)
+            let settings = settings::docker(config, owner(identity)).await?;
+            Arc::new(DockerExecutor::connect(settings).await?)
         }
-        ExecutorKind::Local => Arc::new(LocalExecutor::new(LocalConfig::new(&config.data_dir))?),
+        ExecutorKind::Local => {
+            settings::check_local(config)?;
+            Arc::new(LocalExecutor::new(LocalConfig::new(&config.data_dir))?)
+        }
     };
     let found = executor.check().await?;
     tracing::info!(executor = %found, "jobs can run here");
@@ -137,6 +140,7 @@ pub async fn remove_everything(data_dir: &std::path::Path) -> anyhow::Result<()>
         let executor =
             DockerExecutor::connect(DockerConfig::new(owner(&identity), data_dir)).await?;
         executor.remove_everything().await?;
+        pipeyard_executor::remove_rules(None).await?;
     }
     Ok(())
 }

@@ -6,9 +6,12 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use pipeyard_model::AttemptId;
+use pipeyard_executor::{Lease, Renewing};
+use pipeyard_model::{AttemptId, lease};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Why an attempt is ended from outside of it.
@@ -28,6 +31,18 @@ pub(crate) enum EndBecause {
 struct Entry {
     stop: CancellationToken,
     because: Option<EndBecause>,
+    renewing: Renewing,
+    /// How long it may run after its lease was asked for.
+    may_run: Duration,
+}
+
+/// An attempt that begins here.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// Cancelled when it should end.
+    pub(crate) stop: CancellationToken,
+    /// Until when it is this runner's.
+    pub(crate) lease: Lease,
 }
 
 /// The attempts in work.
@@ -43,15 +58,46 @@ impl Live {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an attempt; `None` when it is in work already (a replayed claim).
-    pub(crate) fn begin(&self, attempt: AttemptId) -> Option<CancellationToken> {
+    /// Adds an attempt whose lease of this length was just given; `None` when it is in work already
+    /// (a replayed claim).
+    pub(crate) fn begin(&self, attempt: AttemptId, lease: Duration) -> Option<Begun> {
         let mut map = self.map();
         if map.contains_key(&attempt) {
             return None;
         }
+        let may_run = lease::may_run(lease);
+        let (renewing, lease) = Renewing::begin(Instant::now() + may_run);
         let stop = CancellationToken::new();
-        map.insert(attempt, Entry { stop: stop.clone(), because: None });
-        Some(stop)
+        let entry = Entry { stop: stop.clone(), because: None, renewing, may_run };
+        map.insert(attempt, entry);
+        Some(Begun { stop, lease })
+    }
+
+    /// The server has renewed a lease that was asked for then.
+    pub(crate) fn renewed(&self, attempt: AttemptId, asked: Instant) {
+        if let Some(entry) = self.map().get(&attempt) {
+            entry.renewing.until(asked + entry.may_run);
+        }
+    }
+
+    /// When the first of the attempts that still go on loses its lease.
+    pub(crate) fn first_end(&self) -> Option<Instant> {
+        let map = self.map();
+        let goes_on = map.values().filter(|entry| entry.because.is_none());
+        goes_on.map(|entry| entry.renewing.end()).min()
+    }
+
+    /// Ends every attempt whose lease wasn't renewed in time; answers how many.
+    pub(crate) fn end_lapsed(&self, now: Instant) -> usize {
+        let mut ended = 0;
+        for entry in self.map().values_mut() {
+            if entry.because.is_none() && entry.renewing.end() <= now {
+                entry.because = Some(EndBecause::Unheard);
+                entry.stop.cancel();
+                ended += 1;
+            }
+        }
+        ended
     }
 
     /// Ends an attempt; the first reason stays, but that staleness outranks the others.
@@ -86,7 +132,7 @@ impl Live {
         self.suspect.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the executor must be checked; asks once.
+    /// Whether the executor didn't work lately; asks once.
     pub(crate) fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::SeqCst)
     }

@@ -30,6 +30,8 @@ pub(crate) struct Log {
     limit: u64,
     lines: Vec<u8>,
     stopped: Option<Stopped>,
+    /// A step has begun at some time.
+    begun: bool,
     /// The step in work and when it began; its end is reported with both times.
     step: Option<(u16, Timestamp)>,
 }
@@ -38,12 +40,17 @@ impl Log {
     /// A log of at most `limit` bytes. What Pipeyard itself has to say comes on top.
     pub(crate) fn new(masker: Masker, journal: Journal, limit: u64) -> Self {
         let framer = Framer::new(masker);
-        Self { framer, journal, limit, lines: Vec::new(), stopped: None, step: None }
+        Self { framer, journal, limit, lines: Vec::new(), stopped: None, begun: false, step: None }
     }
 
     /// Why it doesn't go on, if it doesn't.
     pub(crate) fn stopped(&self) -> Option<&Stopped> {
         self.stopped.as_ref()
+    }
+
+    /// Whether a step has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// A line of Pipeyard's own; journaled at once.
@@ -77,6 +84,7 @@ impl Log {
                 None
             }
             JobEvent::StepStarted { step, at } => {
+                self.begun = true;
                 self.step = Some((step, at));
                 Some(StepReport { step, started_at: at, finished: None })
             }

@@ -32,6 +32,10 @@ pub const PROTOCOL: u32 = 1;
 /// The longest wait that a long poll may ask for, in seconds.
 pub const MAX_WAIT_SECONDS: u32 = 50;
 
+/// The code of the reason with which a runner finishes an attempt that it gives back: nothing of it was
+/// begun, and the job is offered again as if it hadn't been claimed.
+pub const HANDED_BACK: &str = "handed_back";
+
 /// Registers a runner by a token that an administrator made.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RegisterRequest {
@@ -67,6 +71,10 @@ pub struct ClaimRequest {
     pub free_slots: u32,
     /// How long the server may wait for one, at most [`MAX_WAIT_SECONDS`].
     pub wait_seconds: u32,
+    /// Why the runner can run nothing now, such as a Docker that doesn't answer. It is then given no
+    /// job; people see it.
+    #[serde(default)]
+    pub trouble: Option<ReasonView>,
 }
 
 /// Zero or more jobs; they are leased to this runner from now on.
@@ -93,6 +101,9 @@ pub struct ClaimedJob {
     pub checkout: Checkout,
     /// Variables that Pipeyard adds: `CI`, `PIPEYARD_RUN`, `PIPEYARD_COMMIT`, ...
     pub env: BTreeMap<String, String>,
+    /// The repository's name; the runner knows by it which private images the job may use.
+    #[serde(default)]
+    pub repo: String,
     /// Values of the secrets that the job asks for. Only in this reply.
     pub secrets: BTreeMap<SecretName, String>,
     /// The lease runs out so many seconds after the claim or the last heartbeat.

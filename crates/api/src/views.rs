@@ -361,8 +361,11 @@ pub struct RunnerView {
     pub name: String,
     /// Its labels.
     pub labels: Vec<String>,
-    /// `online`, `offline`.
+    /// `online`, `offline`, `unable`: it is there and can run nothing, see `trouble`.
     pub state: String,
+    /// Why it can run nothing, such as a Docker that doesn't answer.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// Its version.
     pub version: String,
     /// When it last spoke.

@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -40,6 +43,7 @@ pub struct FakeExecutor {
     script: Arc<Script>,
     clock: Arc<dyn Clock>,
     seen: Arc<Mutex<Seen>>,
+    unable: Arc<AtomicBool>,
 }
 
 /// What a [`FakeExecutor`] was asked to do.
@@ -58,7 +62,7 @@ impl FakeExecutor {
     #[must_use]
     pub fn new(script: impl Fn(&JobRun) -> Vec<Act> + Send + Sync + 'static) -> Self {
         let clock = Arc::new(SystemClock);
-        Self { script: Arc::new(script), clock, seen: Arc::default() }
+        Self { script: Arc::new(script), clock, seen: Arc::default(), unable: Arc::default() }
     }
 
     /// Every step writes its own command as a line and succeeds.
@@ -80,6 +84,13 @@ impl FakeExecutor {
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// While this is set, its check says that Docker doesn't answer.
+    #[must_use]
+    pub fn unable_while(mut self, unable: Arc<AtomicBool>) -> Self {
+        self.unable = unable;
         self
     }
 
@@ -173,6 +184,10 @@ impl Executor for FakeExecutor {
     }
 
     async fn check(&self) -> Result<String, ExecutorError> {
+        if self.unable.load(Ordering::SeqCst) {
+            let message = "Docker doesn't answer (a script says so)".to_owned();
+            return Err(ExecutorError { code: "docker_unavailable", message });
+        }
         Ok("a script".to_owned())
     }
 }

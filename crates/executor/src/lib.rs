@@ -16,6 +16,7 @@ mod docker;
 pub mod fake;
 mod fault;
 mod filled;
+mod lease;
 mod local;
 mod outcome;
 #[path = "../../shim/src/protocol.rs"]
@@ -30,8 +31,12 @@ mod shim;
 mod shim_user;
 mod steps;
 
-pub use docker::{BadSubnet, DockerConfig, DockerExecutor, Limits, Subnet};
+pub use docker::{
+    BadAccess, BadDestination, BadSubnet, Destination, DiskLimit, DockerConfig, DockerExecutor,
+    Egress, Limits, Machine, RegistryAccess, RegistryRule, Subnet, remove_rules,
+};
 pub use filled::{Filled, Filling};
+pub use lease::{Lease, Renewing};
 pub use local::{LocalConfig, LocalExecutor};
 
 /// Executes jobs, any number at a time.
@@ -44,7 +49,8 @@ pub use local::{LocalConfig, LocalExecutor};
 /// - The job's own timeout is held here, counted from the call of `run`; the outcome is then
 ///   `TimedOut`.
 /// - Dropping the future of `run` cancels the job and still removes everything, in the background.
-/// - When the process that holds the executor dies, what it started ends by itself.
+/// - When the process that holds the executor dies, what it started ends by itself; when that process
+///   or the way to what it started stands still, it ends before the job's lease does.
 /// - `reconcile` may run beside `run`.
 #[async_trait]
 pub trait Executor: Send + Sync + fmt::Debug {
@@ -77,6 +83,10 @@ pub struct JobRun {
     pub workspace: PathBuf,
     /// When the commit is in it.
     pub filled: Filled,
+    /// Until when the job is ours: everything that it started is dead by then.
+    pub lease: Lease,
+    /// The repository's name; says which private images it may use.
+    pub repo: String,
     /// Environment that Pipeyard adds (`CI`, `PIPEYARD_RUN`, ...); the job's own wins.
     pub env: BTreeMap<String, String>,
     /// Values of the secrets that the job asks for.

@@ -127,7 +127,7 @@ async fn run(
     let _ = timeout(config.grace, events.send(note)).await;
 
     let deadline = Instant::now() + job.spec.timeout;
-    let bounds = Bounds { cancel, deadline, grace: config.grace };
+    let bounds = Bounds { cancel, deadline, grace: config.grace, lease: job.lease.clone() };
     tokio::select! {
         biased;
         () = bounds.cancel.cancelled() => return Ok(JobOutcome::cancelled()),
@@ -149,7 +149,7 @@ async fn run(
         user: String::new(),
         set_home: false,
         grace_ms: session::millis(config.grace),
-        deadman_ms: session::millis(session::DEADMAN),
+        life: job.lease.life(),
         steps: steps::all_here(job),
     };
     let ending = session::drive(Link { input, output }, &request, &bounds, events, None).await;
@@ -234,7 +234,7 @@ mod tests {
             user: String::new(),
             set_home: false,
             grace_ms: 100_000,
-            deadman_ms: 500,
+            life: protocol::Life { written_ms: 0, left_ms: 500 },
             steps: vec![protocol::Step { number: 1, timeout_ms: 0, command, env: Vec::new() }],
         };
         // Its stdin stays open: this runner is frozen, not dead.

@@ -24,15 +24,40 @@ pub const ALL: &[(&str, &str)] = &[
         "The runner can't write to its data folder. Check the folder's owner and the free space.",
     ),
     (
+        "disk_limit",
+        "The job put more on the runner's disk than it may: files in its workspace, or in its \
+         containers and their volumes. The figures are in the message. Write less, remove what isn't \
+         needed any more, or raise `--disk` of the runner. Usage is measured every few seconds, so a \
+         job may pass its limit for a moment.",
+    ),
+    (
+        "docker_lost",
+        "Docker went away while the job ran, so its result is not known: a job is never green without \
+         the confirmation of its end. Look into the daemon's log on the runner's machine.",
+    ),
+    (
         "docker_refused",
         "Docker answered with an error; its words are in the message. Often it is a mistake in the \
          job's image or a limit of the machine.",
     ),
     (
         "docker_unavailable",
-        "Docker doesn't answer, or went away while the job ran. A job is never green without the \
-         confirmation of its end. Check with `docker version` on the runner's machine that the daemon \
+        "Docker doesn't answer. The runner takes no jobs until it does, and hands back those of which \
+         nothing was begun. Check with `docker version` on the runner's machine that the daemon \
          runs and that the runner's user may use its socket.",
+    ),
+    (
+        "egress_unenforceable",
+        "The runner keeps jobs from the machine's own addresses and from its cloud's metadata service \
+         by iptables, and can't set the rules: it isn't root, there is no iptables, or Docker runs in \
+         another network namespace or with another firewall. Mend that, or start the runner with \
+         `--egress open`; jobs may then connect to everything that the machine can.",
+    ),
+    (
+        "image_is_an_id",
+        "An image was named by its id on the runner's machine, or the beginning of one. By its id a job \
+         could use every image there, those of other repositories too. Write `name:tag` or \
+         `name@sha256:digest`.",
     ),
     (
         "image_name_invalid",
@@ -42,8 +67,8 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "image_not_found",
         "The image is not on the runner's machine, and its registry has none of that name or doesn't \
-         show it to this runner. Check the name and the tag; for a private image, `docker login` on \
-         the runner's machine.",
+         show it to this job. Check the name and the tag. For a private image, `docker login` on the \
+         runner's machine and name the repositories that may use it: `--registry-auth`.",
     ),
     ("image_pull_failed", "Docker could not pull the image; its words are in the message."),
     ("internal", "A mistake in Pipeyard itself. Please report it with the message."),
@@ -78,7 +103,8 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "out_of_memory",
         "The kernel killed a process of the job because its memory limit, or the machine's memory, was \
-         used up. Use less memory (fewer parallel compilers, for example) or raise the runner's limit.",
+         used up. Use less memory (fewer parallel compilers, for example), or raise `--memory` of the \
+         runner, `--service-memory` for services.",
     ),
     (
         "output_unheard",
@@ -90,7 +116,10 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "registry_denied",
-        "The registry wants other credentials. `docker login` on the runner's machine as the runner's user.",
+        "The registry wants other credentials. `docker login` on the runner's machine as the runner's \
+         user, and say which repositories may use that login: \
+         `--registry-auth ghcr.io/acme=acme/shop`. Images that such a rule names are for those \
+         repositories only, also when they are on the machine already.",
     ),
     (
         "registry_rate_limit",
@@ -101,6 +130,11 @@ pub const ALL: &[(&str, &str)] = &[
         "The image is not on the runner's machine and its registry can't be reached. Check the network \
          and the proxy of the Docker daemon, or load the image on the machine: one that is there is \
          never pulled.",
+    ),
+    (
+        "runner_disk_full",
+        "The disk of the runner's machine has less free space than is kept free, so no job is taken, or \
+         Docker said that it is full. Free space: `docker system prune`, old workspaces, logs.",
     ),
     ("service_failed", "A service ended before it was ready. Its last lines are in the job's log."),
     (
@@ -132,6 +166,15 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "unknown_user",
         "The image's USER is not in its own /etc/passwd. Mend the image, or give the USER as a number.",
+    ),
+    (
+        "userns_needs_root",
+        "Docker maps the users of containers to others of the machine (userns-remap), so the workspace \
+         must be given to such a user, which only root may. Run the runner as root.",
+    ),
+    (
+        "userns_unknown",
+        "Docker maps the users of containers (userns-remap) and doesn't say to whom. Please report it.",
     ),
 ];
 

@@ -19,14 +19,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    JobEvent, Reason, StepExit,
-    protocol::{self, Control, Exit, FRAME_HEAD, Frame, NONCE, News},
+    JobEvent, Lease, Reason, StepExit,
+    protocol::{self, Control, Exit, FRAME_HEAD, Frame, MAX_CONTROL, NONCE, News},
 };
 
-/// How often the shim is told that we live.
-const BEAT: Duration = Duration::from_secs(5);
-/// After so much silence the shim ends everything.
-pub(crate) const DEADMAN: Duration = Duration::from_secs(40);
+/// How often the shim is told until when the job is ours.
+const BEAT: Duration = Duration::from_secs(2);
 /// What the shim may need beyond the grace period to kill, reap and say so.
 const MARGIN: Duration = Duration::from_secs(15);
 /// The longest wait until a started shim has read its job.
@@ -48,6 +46,8 @@ pub(crate) struct Bounds {
     /// When the job's time is over.
     pub(crate) deadline: Instant,
     pub(crate) grace: Duration,
+    /// Until when the job is ours.
+    pub(crate) lease: Lease,
 }
 
 /// What is known when a session is over.
@@ -139,13 +139,15 @@ async fn fly(
                 overdue.cancel();
                 return;
             }
-            _ = beat.tick() => Control::Beat,
+            _ = beat.tick() => Control::Live(bounds.lease.life()),
         };
         if matches!(control, Control::Cancel | Control::TimeOut) {
             give_up = Some(Instant::now() + bounds.grace + MARGIN);
         }
         // A failed write means that the shim is gone; its output says so too, and better.
-        let _ = timeout(WRITE, send(input, &[control.byte()])).await;
+        let mut bytes = Vec::with_capacity(MAX_CONTROL);
+        control.encode(&mut bytes);
+        let _ = timeout(WRITE, send(input, &bytes)).await;
     }
 }
 
@@ -415,7 +417,7 @@ mod tests {
             user: "app:docker".to_owned(),
             set_home: true,
             grace_ms: 10_000,
-            deadman_ms: 40_000,
+            life: protocol::Life { written_ms: 7, left_ms: 25_000 },
             steps: vec![
                 Step {
                     number: 1,

@@ -40,6 +40,8 @@ fn job(workspace: &Path, commands: &[&str]) -> JobRun {
         spec,
         workspace: workspace.to_owned(),
         filled: pipeyard_executor::Filled::already(),
+        lease: pipeyard_executor::Lease::endless(),
+        repo: "acme/shop".to_owned(),
         env: BTreeMap::new(),
         secrets: BTreeMap::new(),
     }

@@ -146,6 +146,11 @@ pub enum JobEvent {
         /// Why, unless it is a success.
         reason: Option<Reason>,
     },
+    /// The runner could begin nothing of it and gives it back, such as while its Docker is away.
+    HandedBack {
+        /// Why.
+        reason: Reason,
+    },
     /// The lease ran out, the runner restarted, or it was removed.
     RunnerLost,
     /// A person wants it to end.
@@ -261,6 +266,7 @@ impl JobEvent {
             Self::Claimed { .. } => "claimed",
             Self::Renewed { .. } => "renewed",
             Self::Ended { .. } => "ended by a runner",
+            Self::HandedBack { .. } => "handed back",
             Self::RunnerLost => "lost",
             Self::Cancelled { .. } => "cancelled",
             Self::WaitExplained { .. } => "explained",

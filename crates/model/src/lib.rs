@@ -9,14 +9,17 @@ pub mod environment;
 pub mod fleet;
 pub mod id;
 pub mod job;
+pub mod lease;
 pub mod log;
 pub mod name;
 pub mod plan;
 pub mod run;
+pub mod size;
 pub mod status;
 pub mod time;
 
 pub use id::*;
 pub use name::{BadName, EnvironmentName, NodeName, RepoName, SecretName, ServiceName};
+pub use size::{BadSize, ByteSize};
 pub use status::{Conclusion, Status};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -8,7 +8,8 @@
 //!   see another step's secrets.
 //! - It installs no signal handler: as process 1 it is deaf to every signal from inside.
 //! - It never blocks on its output: it reads from steps only as fast as its reader takes.
-//! - When stdin ends, or stays silent for too long, it kills everything and exits.
+//! - When stdin ends, or the time is over for which the job is its runner's, it kills everything and
+//!   exits: at once, without a grace period, because somebody else may begin the job again.
 //!
 //! Outside of a container (the local executor) it is a subreaper and does the same for its own
 //! descendants, without isolation.

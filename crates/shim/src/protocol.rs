@@ -1,7 +1,7 @@
 //! What the executor and the shim say to each other. Both compile this one file.
 //!
-//! The executor writes one [`Job`] to the shim's stdin and then single [`Control`] bytes; the end of
-//! stdin means that the executor is gone. The shim writes [`Frame`]s to its stdout and nothing else.
+//! The executor writes one [`Job`] to the shim's stdin and then [`Control`]s; the end of stdin means
+//! that the executor is gone. The shim writes [`Frame`]s to its stdout and nothing else.
 //! The last frame is the sentinel, with the nonce of the job: only who read stdin can know it.
 //!
 //! Numbers are little endian; text and bytes have a 32-bit length before them. There is no version:
@@ -35,8 +35,8 @@ pub(crate) struct Job {
     pub(crate) set_home: bool,
     /// Milliseconds between SIGTERM and SIGKILL.
     pub(crate) grace_ms: u64,
-    /// End everything when nothing came on stdin for so many milliseconds; 0: never.
-    pub(crate) deadman_ms: u64,
+    /// Until when it may run, unless a [`Control::Live`] says more.
+    pub(crate) life: Life,
     /// One after another.
     pub(crate) steps: Vec<Step>,
 }
@@ -65,11 +65,38 @@ pub(crate) enum Command {
     Elsewhere,
 }
 
-/// One byte from the executor while the job runs.
+/// Until when the shim may let anything run. It is said twice: by the clock of the machine, so that
+/// word which was held up on its way gives no time that is over; and as a duration, where the two
+/// sides have different clocks (a container that is a virtual machine).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// What the machine's clock showed when it was written, in milliseconds since it was started.
+    pub(crate) written_ms: u64,
+    /// So many milliseconds from then on.
+    pub(crate) left_ms: u64,
+}
+
+impl Life {
+    /// Clocks that differ by more aren't the same clock.
+    const SAME: u64 = 120_000;
+
+    /// How long it is from `now_ms`, which the reader's own clock shows.
+    pub(crate) fn left(self, now_ms: u64) -> u64 {
+        match now_ms.checked_sub(self.written_ms) {
+            Some(late) if late <= Self::SAME => self.left_ms.saturating_sub(late),
+            Some(_) | None => self.left_ms,
+        }
+    }
+}
+
+/// Bytes of a [`Control`] on the wire at most.
+pub(crate) const MAX_CONTROL: usize = 17;
+
+/// What the executor says while the job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Control {
-    /// The executor is alive.
-    Beat,
+    /// The executor is alive, and the job its own for so long.
+    Live(Life),
     /// A person ends the job.
     Cancel,
     /// The job ran out of time.
@@ -126,25 +153,47 @@ pub(crate) enum Exit {
 }
 
 impl Control {
-    pub(crate) const fn byte(self) -> u8 {
-        match self {
-            Self::Beat => b'h',
+    /// Appends it.
+    pub(crate) fn encode(self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Live(_) => b'h',
             Self::Cancel => b'c',
             Self::TimeOut => b't',
             Self::Go => b'g',
             Self::Stop => b's',
+        });
+        if let Self::Live(life) = self {
+            out.extend_from_slice(&life.written_ms.to_le_bytes());
+            out.extend_from_slice(&life.left_ms.to_le_bytes());
         }
     }
 
-    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            b'h' => Self::Beat,
-            b'c' => Self::Cancel,
-            b't' => Self::TimeOut,
-            b'g' => Self::Go,
-            b's' => Self::Stop,
-            _ => return None,
-        })
+    /// Takes the first one off `bytes`; `None` until it has come whole. Bytes that begin none are
+    /// passed over.
+    pub(crate) fn decode(bytes: &mut Vec<u8>) -> Option<Self> {
+        loop {
+            let control = match *bytes.first()? {
+                b'h' => {
+                    let body = bytes.get(1..MAX_CONTROL)?;
+                    let (written, left) = body.split_at(8);
+                    let life = Life {
+                        written_ms: u64::from_le_bytes(written.try_into().ok()?),
+                        left_ms: u64::from_le_bytes(left.try_into().ok()?),
+                    };
+                    bytes.drain(..MAX_CONTROL);
+                    return Some(Self::Live(life));
+                }
+                b'c' => Some(Self::Cancel),
+                b't' => Some(Self::TimeOut),
+                b'g' => Some(Self::Go),
+                b's' => Some(Self::Stop),
+                _ => None,
+            };
+            bytes.remove(0);
+            if control.is_some() {
+                return control;
+            }
+        }
     }
 }
 
@@ -159,7 +208,8 @@ impl Job {
         body.push(u8::from(self.own_workdir));
         body.push(u8::from(self.set_home));
         body.extend_from_slice(&self.grace_ms.to_le_bytes());
-        body.extend_from_slice(&self.deadman_ms.to_le_bytes());
+        body.extend_from_slice(&self.life.written_ms.to_le_bytes());
+        body.extend_from_slice(&self.life.left_ms.to_le_bytes());
         put_length(&mut body, self.steps.len());
         for step in &self.steps {
             body.extend_from_slice(&step.number.to_le_bytes());
@@ -206,7 +256,7 @@ impl Job {
             own_workdir: rest.flag()?,
             set_home: rest.flag()?,
             grace_ms: rest.u64()?,
-            deadman_ms: rest.u64()?,
+            life: Life { written_ms: rest.u64()?, left_ms: rest.u64()? },
             steps: Vec::new(),
         };
         for _ in 0..rest.length()? {

@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     owner,
-    protocol::{Command, Control, Exit, Frame, Job, MAX_PAYLOAD, News, Step},
+    protocol::{Command, Control, Exit, Frame, Job, Life, MAX_PAYLOAD, News, Step},
     sys::{self, Interest, Reaped},
     user::User,
 };
@@ -41,7 +41,10 @@ pub(crate) struct Session {
     out: Vec<u8>,
     sent: usize,
     pipes: Vec<Pipe>,
-    last_heard: Instant,
+    /// Bytes of a control that hasn't come whole.
+    heard: Vec<u8>,
+    /// When the executor must have said that the job is still its own.
+    dies_at: Instant,
     /// The executor is no longer there.
     gone: bool,
     /// The executor wants the job to end.
@@ -71,6 +74,7 @@ impl Session {
         sys::set_nonblocking(stdin.as_fd())?;
         sys::set_nonblocking(stdout.as_fd())?;
         sys::enlarge(stdout.as_fd());
+        let dies_at = end_of(job.life);
         Ok(Self {
             job,
             user,
@@ -80,7 +84,8 @@ impl Session {
             out: Vec::new(),
             sent: 0,
             pipes: Vec::new(),
-            last_heard: Instant::now(),
+            heard: Vec::new(),
+            dies_at,
             gone: false,
             ask: None,
             go: None,
@@ -317,9 +322,7 @@ impl Session {
 
     /// Waits for news until `until` and deals with all of it. Answers the children that ended.
     fn turn(&mut self, until: Option<Instant>) -> Vec<Reaped> {
-        let silence = (self.job.deadman_ms > 0)
-            .then(|| self.last_heard + Duration::from_millis(self.job.deadman_ms));
-        let until = [until, silence].into_iter().flatten().min();
+        let until = Some(until.map_or(self.dies_at, |until| until.min(self.dies_at)));
         let mut interests = vec![Interest::read(self.children.as_fd())];
         let hears = !self.gone;
         if hears {
@@ -346,9 +349,7 @@ impl Session {
             let ready: Vec<bool> = ready.collect();
             self.read(&ready);
         }
-        if silence.is_some()
-            && self.last_heard.elapsed() >= Duration::from_millis(self.job.deadman_ms)
-        {
+        if Instant::now() >= self.dies_at {
             self.gone = true;
         }
         if ended { self.reap() } else { Vec::new() }
@@ -369,10 +370,10 @@ impl Session {
         match self.stdin.read(&mut bytes) {
             Ok(0) => self.gone = true,
             Ok(read) => {
-                self.last_heard = Instant::now();
-                for control in bytes[..read].iter().filter_map(|byte| Control::from_byte(*byte)) {
+                self.heard.extend_from_slice(&bytes[..read]);
+                while let Some(control) = Control::decode(&mut self.heard) {
                     match control {
-                        Control::Beat => {}
+                        Control::Live(life) => self.dies_at = end_of(life),
                         Control::Cancel => self.ask = self.ask.or(Some(Exit::Cancelled)),
                         Control::TimeOut => self.ask = self.ask.or(Some(Exit::JobTimedOut)),
                         Control::Go => self.go = Some(true),
@@ -446,6 +447,13 @@ impl Session {
             Frame { step, at, news }.encode(&mut self.out);
         }
     }
+}
+
+/// When a life is over.
+fn end_of(life: Life) -> Instant {
+    let left = Duration::from_millis(life.left(sys::since_boot_ms()));
+    // No clock reaches further than that.
+    Instant::now() + left.min(Duration::from_secs(1 << 32))
 }
 
 fn is_later(error: &io::Error) -> bool {

@@ -38,6 +38,20 @@ pub(crate) fn is_init() -> bool {
     std::process::id() == 1
 }
 
+/// Milliseconds since the machine was started, time asleep included; 0 if it has no such clock.
+pub(crate) fn since_boot_ms() -> u64 {
+    // SAFETY: the clock's time is written to a place of ours, of the right type.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        if libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) < 0 {
+            return 0;
+        }
+        time
+    };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000
+        + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 /// Nobody without CAP_SYS_PTRACE can look into this process any more, root included.
 pub(crate) fn set_non_dumpable() -> io::Result<()> {
     // SAFETY: prctl with integer arguments touches no memory.

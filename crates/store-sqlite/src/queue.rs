@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pipeyard_api::runner::{AttemptRef, FinishRequest, StepReport};
+use pipeyard_api::runner::{AttemptRef, FinishRequest, HANDED_BACK, StepReport};
 use pipeyard_model::{
     AttemptId, Conclusion, Epoch, JobId, RequestId, RunId, RunnerId, Timestamp,
     job::{JobEvent, JobState},
@@ -294,14 +294,16 @@ pub(crate) struct Finish {
 
 impl Finish {
     fn event(&self) -> JobEvent {
-        // A runner that was restarted says itself that the attempt was lost.
-        let lost = self.end.conclusion == Conclusion::Error
-            && self.end.reason.as_ref().is_some_and(|reason| reason.code == "runner_lost");
-        if lost {
-            JobEvent::RunnerLost
-        } else {
-            let reason = reason_of(self.end.reason.clone());
-            JobEvent::Ended { conclusion: self.end.conclusion, reason }
+        let reason = reason_of(self.end.reason.clone());
+        match (self.end.conclusion, reason) {
+            // A runner that was restarted says itself that the attempt was lost.
+            (Conclusion::Error, Some(reason)) if reason.code == "runner_lost" => {
+                JobEvent::RunnerLost
+            }
+            (Conclusion::Error, Some(reason)) if reason.code == HANDED_BACK => {
+                JobEvent::HandedBack { reason }
+            }
+            (conclusion, reason) => JobEvent::Ended { conclusion, reason },
         }
     }
 }

@@ -147,10 +147,41 @@ impl Runners for SqliteStore {
         Ok(Some(id))
     }
 
+    async fn note_trouble(
+        &self,
+        id: RunnerId,
+        trouble: Option<String>,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let id = id.to_string();
+        let known = sqlx::query_scalar!("SELECT trouble FROM runners WHERE id = ?", id)
+            .fetch_optional(&self.read)
+            .await
+            .map_err(failed)?;
+        if known.is_none_or(|known| known == trouble) {
+            return Ok(());
+        }
+        self.write(move |c| {
+            Box::pin(async move {
+                sqlx::query!("UPDATE runners SET trouble = ? WHERE id = ?", trouble, id)
+                    .execute(&mut *c)
+                    .await
+                    .map_err(failed)?;
+                events::append(
+                    c,
+                    &[NewEvent { kind: "runner.changed", ..NewEvent::default() }],
+                    now,
+                )
+                .await
+            })
+        })
+        .await
+    }
+
     async fn runners(&self, now: Timestamp) -> StoreResult<Vec<RunnerView>> {
         let mut tx = self.snapshot().await?;
         let rows = sqlx::query!(
-            "SELECT id, name, labels, version, seen_at FROM runners WHERE removed_at IS NULL ORDER BY name, id"
+            "SELECT id, name, labels, version, seen_at, trouble FROM runners WHERE removed_at IS NULL ORDER BY name, id"
         )
         .fetch_all(&mut *tx)
         .await
@@ -172,7 +203,13 @@ impl Runners for SqliteStore {
                     id: column::parse("runners", "id", &row.id, &row.id)?,
                     name: row.name,
                     labels: column::json("runners", "labels", &row.id, &row.labels)?,
-                    state: if online { "online" } else { "offline" }.into(),
+                    state: match (online, &row.trouble) {
+                        (true, None) => "online",
+                        (true, Some(_)) => "unable",
+                        (false, _) => "offline",
+                    }
+                    .into(),
+                    trouble: row.trouble,
                     version: row.version,
                     seen_at: column::time(row.seen_at),
                     jobs: jobs.remove(&row.id).unwrap_or_default(),

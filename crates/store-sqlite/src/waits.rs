@@ -25,19 +25,27 @@ pub(crate) async fn explain(store: &SqliteStore, now: Timestamp) -> StoreResult<
     if waiting.is_empty() {
         return Ok(());
     }
-    let runners = sqlx::query!("SELECT labels, seen_at FROM runners WHERE removed_at IS NULL")
-        .fetch_all(&store.read)
-        .await
-        .map_err(failed)?;
-    let mut present: Vec<(Vec<String>, bool)> = Vec::with_capacity(runners.len());
+    let runners =
+        sqlx::query!("SELECT labels, seen_at, trouble FROM runners WHERE removed_at IS NULL")
+            .fetch_all(&store.read)
+            .await
+            .map_err(failed)?;
+    let mut present: Vec<(Vec<String>, Standing)> = Vec::with_capacity(runners.len());
     for row in runners {
         let labels = column::json("runners", "labels", "", &row.labels)?;
-        present.push((labels, row.seen_at.is_some_and(|seen| now.since(Timestamp(seen)) < ONLINE)));
+        let online = row.seen_at.is_some_and(|seen| now.since(Timestamp(seen)) < ONLINE);
+        let standing = match row.trouble {
+            _ if !online => Standing::Offline,
+            Some(trouble) => Standing::Unable(trouble),
+            None => Standing::Able,
+        };
+        present.push((labels, standing));
     }
     for row in waiting {
         let wanted: Vec<String> = column::json("jobs", "labels", "", &row.labels)?;
         let reason = why(&wanted, &present);
-        let explained = matches!(row.code.as_str(), "no_runner" | "runners_offline");
+        let explained =
+            matches!(row.code.as_str(), "no_runner" | "runners_offline" | "runners_unable");
         // A runner that is there: only what said otherwise is corrected, "retrying" stays.
         let right = row.code == reason.code || (reason.code == "waiting_for_runner" && !explained);
         if !right {
@@ -47,12 +55,25 @@ pub(crate) async fn explain(store: &SqliteStore, now: Timestamp) -> StoreResult<
     Ok(())
 }
 
-fn why(wanted: &[String], present: &[(Vec<String>, bool)]) -> Reason {
-    let able: Vec<bool> = present
+/// Whether a runner could take a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    Able,
+    /// It is there and can run nothing.
+    Unable(String),
+    Offline,
+}
+
+fn why(wanted: &[String], present: &[(Vec<String>, Standing)]) -> Reason {
+    let able: Vec<&Standing> = present
         .iter()
         .filter(|(labels, _)| wanted.iter().all(|label| labels.contains(label)))
-        .map(|(_, online)| *online)
+        .map(|(_, standing)| standing)
         .collect();
+    let trouble = able.iter().find_map(|standing| match standing {
+        Standing::Unable(trouble) => Some(trouble),
+        Standing::Able | Standing::Offline => None,
+    });
     let labels = if wanted.is_empty() {
         String::new()
     } else {
@@ -63,8 +84,13 @@ fn why(wanted: &[String], present: &[(Vec<String>, bool)]) -> Reason {
             "no_runner",
             format!("no runner{labels} is registered; start one with `pipectl runner`"),
         )
-    } else if able.contains(&true) {
+    } else if able.contains(&&Standing::Able) {
         Reason::new("waiting_for_runner", "waits for a free runner")
+    } else if let Some(trouble) = trouble {
+        Reason::new(
+            "runners_unable",
+            format!("no runner{labels} can run jobs now; one says: {trouble}"),
+        )
     } else {
         Reason::new(
             "runners_offline",
@@ -119,11 +145,18 @@ mod tests {
     #[test]
     fn a_wait_says_who_is_missing() {
         let gpu = vec!["gpu".to_owned()];
-        let plain = (vec!["linux".to_owned()], true);
+        let plain = (vec!["linux".to_owned()], Standing::Able);
         assert_eq!(why(&[], &[]).code, "no_runner");
         assert_eq!(why(&gpu, std::slice::from_ref(&plain)).code, "no_runner");
         assert!(why(&gpu, std::slice::from_ref(&plain)).message.contains("gpu"));
-        assert_eq!(why(&gpu, &[plain.clone(), (gpu.clone(), false)]).code, "runners_offline");
-        assert_eq!(why(&[], &[plain]).code, "waiting_for_runner");
+        assert_eq!(
+            why(&gpu, &[plain.clone(), (gpu.clone(), Standing::Offline)]).code,
+            "runners_offline"
+        );
+        let unable = (gpu.clone(), Standing::Unable("Docker doesn't answer".into()));
+        let said = why(&gpu, &[plain.clone(), unable.clone(), (gpu.clone(), Standing::Offline)]);
+        assert_eq!(said.code, "runners_unable");
+        assert!(said.message.contains("Docker doesn't answer"), "{}", said.message);
+        assert_eq!(why(&[], &[unable, plain]).code, "waiting_for_runner");
     }
 }

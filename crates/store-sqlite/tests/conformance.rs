@@ -40,6 +40,8 @@ promises! {
         the_oldest_run_goes_first,
         a_repeated_request_gets_the_same_jobs,
         labels_decide_who_gets_a_job,
+        a_job_that_is_handed_back_is_offered_again,
+        a_runners_trouble_is_shown,
         a_stale_epoch_is_refused_and_recorded,
         a_lease_that_runs_out_offers_the_job_again_once,
         the_log_of_a_lost_attempt_is_taken_for_a_while,

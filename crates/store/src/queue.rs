@@ -5,13 +5,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pipeyard_api::runner::{AttemptRef, FinishRequest, StepReport};
 use pipeyard_model::{
-    AttemptId, Epoch, JobId, NodeName, RepoId, RequestId, RunId, RunnerId, Timestamp, plan::JobSpec,
+    AttemptId, Epoch, JobId, NodeName, RepoId, RequestId, RunId, RunnerId, Timestamp, lease,
+    plan::JobSpec,
 };
 
 use crate::StoreResult;
 
 /// How long a claim or a heartbeat holds.
-pub const LEASE_SECONDS: u32 = 30;
+#[expect(clippy::cast_possible_truncation, reason = "half a minute")]
+pub const LEASE_SECONDS: u32 = lease::LEASE.as_secs() as u32;
 
 /// For so long the runner of an attempt that was ended without it may still append to its log: it
 /// was away, and has journaled what the job wrote.

@@ -46,6 +46,13 @@ pub trait Runners {
         key_hash: [u8; 32],
         now: Timestamp,
     ) -> StoreResult<Option<RunnerId>>;
+    /// Notes why a runner can run nothing now, or that it can again. A repeat changes nothing.
+    async fn note_trouble(
+        &self,
+        id: RunnerId,
+        trouble: Option<String>,
+        now: Timestamp,
+    ) -> StoreResult<()>;
     /// All that aren't removed, by name.
     async fn runners(&self, now: Timestamp) -> StoreResult<Vec<RunnerView>>;
     /// Its key is worth nothing from now on; its attempts end as lost at once.

@@ -202,6 +202,7 @@ fn up(data: &Path, ports: Ports) -> Up {
         tls: crate::roles::TlsFiles::default(),
         public_url: None,
         trusted_proxy: false,
+        limits: crate::roles::RunnerLimits::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod late;
 mod limit;
+mod unable;
 mod world;
 
 use std::{

@@ -42,6 +42,8 @@ const MAX_APPEND: usize = 4 << 20;
 const MAX_BODY: usize = 256 << 10;
 /// Jobs that one claim may give.
 const MAX_SLOTS: u32 = 64;
+/// Characters that are kept of why a runner can run nothing.
+const MAX_TROUBLE: usize = 500;
 /// The longest wait of a heartbeat, well inside of the lease.
 const HEARTBEAT_WAIT: u32 = 20;
 /// During a long poll the runner is noted as present, and the store looked at without a wake-up,
@@ -118,6 +120,15 @@ async fn claim(
     if !(1..=MAX_SLOTS).contains(&body.free_slots) {
         return Err(Failure::bad_request("bad_slots", format!("free_slots is 1 to {MAX_SLOTS}")));
     }
+    let trouble = body.trouble.map(|why| {
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        why.message.chars().take(MAX_TROUBLE).map(plain).collect::<String>()
+    });
+    let is_unable = trouble.is_some();
+    state.store.note_trouble(runner.id, trouble, state.clock.now()).await?;
+    if is_unable {
+        return Ok(Json(ClaimReply { jobs: vec![] }));
+    }
     let end = wait_end(body.wait_seconds, MAX_WAIT_SECONDS);
     let mut wake = state.store.wake();
     loop {
@@ -188,6 +199,7 @@ async fn offer(
                 sha: job.commit,
                 token: checkout::mint_checkout_token(state, job.job, job.epoch, job.repo),
             },
+            repo: env.get("PIPEYARD_REPO").cloned().unwrap_or_default(),
             env,
             secrets,
             lease_seconds: LEASE_SECONDS,

@@ -205,6 +205,7 @@ export interface Runner {
   labels: string[];
   state: string;
   version: string;
+  trouble: string | null;
   seen_at: Time | null;
   jobs: string[];
 }

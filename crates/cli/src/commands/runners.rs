@@ -44,6 +44,7 @@ impl Runners {
                         Column("LABELS", |r| list(&r["labels"])),
                         Column("JOBS", |r| list(&r["jobs"])),
                         Column("SEEN", |r| age(&r["seen_at"])),
+                        Column("TROUBLE", |r| cell(&r["trouble"])),
                         Column("ID", |r| cell(&r["id"])),
                     ],
                 )?;
@@ -104,6 +105,7 @@ mod tests {
             name: name.into(),
             labels: vec![],
             state: "online".into(),
+            trouble: None,
             version: "0.1.0".into(),
             seen_at: None,
             jobs: vec![],

@@ -31,6 +31,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     Limits,
     fault::{self, Fault},
+    labels,
 };
 use crate::session::{Link, Tail};
 
@@ -148,6 +149,8 @@ fn body(making: Making<'_>) -> ContainerCreateBody {
             memory,
             memory_swap: memory,
             nano_cpus: nano(cpus),
+            // Where the processors are scarce, half as much as what is deployed here.
+            cpu_shares: Some(512),
             pids_limit: (pids > 0).then(|| i64::from(pids)),
             init: Some(false),
             ..HostConfig::default()
@@ -201,8 +204,12 @@ pub(crate) async fn remove(docker: &Docker, name: &str, is_ending: bool) -> bool
     false
 }
 
-/// Whether Docker told of a process of these containers that was killed for lack of memory.
-pub(crate) async fn ran_out_of_memory(docker: &Docker, names: &[String], since: Timestamp) -> bool {
+/// The role of the container of which Docker told that a process was killed for lack of memory.
+pub(crate) async fn ran_out_of_memory(
+    docker: &Docker,
+    names: &[String],
+    since: Timestamp,
+) -> Option<String> {
     let seconds = |micros: i64| format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     let filters = HashMap::from([
         ("container".to_owned(), names.to_vec()),
@@ -211,7 +218,9 @@ pub(crate) async fn ran_out_of_memory(docker: &Docker, names: &[String], since: 
     let options =
         EventsOptions { since: Some(seconds(since.0)), until: None, filters: Some(filters) };
     let mut events = Box::pin(docker.events(Some(options)));
-    matches!(timeout(OOM_NEWS, events.next()).await, Ok(Some(Ok(_))))
+    let Ok(Some(Ok(event))) = timeout(OOM_NEWS, events.next()).await else { return None };
+    let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+    Some(attributes.get(labels::ROLE).cloned().unwrap_or_default())
 }
 
 /// Explains a job that ended without its sentinel.
@@ -250,5 +259,5 @@ pub(crate) async fn explain_loss(
 
 fn went_away(detail: &str) -> Fault {
     let fault = Fault::unavailable(detail);
-    Fault::new(fault.code, format!("Docker went away while the job ran. {}", fault.message))
+    Fault::new("docker_lost", format!("Docker went away while the job ran. {}", fault.message))
 }

@@ -8,6 +8,19 @@ impl Fault {
     /// Docker answered `error` while we tried to `act`.
     pub(crate) fn of(act: &str, error: &Error) -> Self {
         match error {
+            Error::DockerResponseServerError { message, .. }
+            | Error::DockerStreamError { error: message }
+                if message.contains("no space left on device") =>
+            {
+                Self::new(
+                    "runner_disk_full",
+                    format!(
+                        "The disk of the runner's Docker is full: it failed to {act} ({}). Free space \
+                         there, for example with `docker system prune`.",
+                        message.trim()
+                    ),
+                )
+            }
             Error::DockerResponseServerError { status_code, message } => Self::new(
                 "docker_refused",
                 format!("Docker refused to {act}: {} (status {status_code}).", message.trim()),
@@ -57,8 +70,12 @@ pub(crate) fn of_pull(image: &str, error: &Error) -> Fault {
         return Fault::unavailable(&format!("pull {image}: {error}"));
     }
     let words = match error {
-        Error::DockerResponseServerError { message, .. } => message.as_str(),
-        Error::DockerStreamError { error } => error.as_str(),
+        Error::DockerResponseServerError { message, .. }
+        | Error::DockerStreamError { error: message }
+            if !message.contains("no space left on device") =>
+        {
+            message.as_str()
+        }
         _ => return Fault::of(&format!("pull {image}"), error),
     };
     pull_words(image, words.trim())
@@ -72,7 +89,8 @@ fn pull_words(image: &str, words: &str) -> Fault {
             "image_not_found",
             format!(
                 "There is no image {image} on the runner's machine, and its registry has none or \
-                 doesn't show it ({words}). Check the name and tag, or `docker login` there."
+                 doesn't show it ({words}). Check the name and tag. A private image needs a login that is \
+                 this repository's: `docker login` there, and `--registry-auth` of the runner."
             ),
         );
     }
@@ -80,7 +98,8 @@ fn pull_words(image: &str, words: &str) -> Fault {
         return Fault::new(
             "registry_denied",
             format!(
-                "The registry doesn't give {image} to this runner ({words}): `docker login` there."
+                "The registry doesn't give {image} to this job ({words}). `docker login` there, and say by \
+                 `--registry-auth` of the runner which repositories may use the login."
             ),
         );
     }

@@ -44,6 +44,15 @@ pub(crate) fn check_name(name: &str) -> Result<(), Fault> {
         && name.bytes().all(is_plain)
         && name.as_bytes()[0].is_ascii_alphanumeric()
         && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    if is_good && is_id(name) {
+        return Err(Fault::new(
+            "image_is_an_id",
+            format!(
+                "{name} is an image's id on the runner's machine, not its name: any job could use any \
+                 image there. Write `name:tag` or `name@sha256:digest`."
+            ),
+        ));
+    }
     if is_good {
         return Ok(());
     }
@@ -56,11 +65,22 @@ pub(crate) fn check_name(name: &str) -> Result<(), Fault> {
     ))
 }
 
-/// The image on this machine, or `None`.
+/// Whether Docker would look for an image by its id, or the beginning of one.
+fn is_id(name: &str) -> bool {
+    let is_hex =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    name.starts_with("sha256:")
+        || (name.len() >= 7 && is_hex(name) && name.bytes().any(|b| b.is_ascii_digit()))
+}
+
+/// The image of this name on this machine, or `None`. What Docker finds in another way than by the
+/// name, such as by the beginning of an id, isn't it.
 pub(crate) async fn find(docker: &Docker, name: &str) -> Result<Option<Image>, Fault> {
     check_name(name)?;
-    match docker.inspect_image(name).await {
-        Ok(found) => Ok(Some(describe(found))),
+    let asked = tagged(name);
+    match docker.inspect_image(&asked).await {
+        Ok(found) if is_named(&found, &asked) => Ok(Some(describe(found))),
+        Ok(_) => Ok(None),
         Err(error) if fault::status(&error) == Some(404) => Ok(None),
         Err(error) => Err(Fault::of(&format!("look for the image {name}"), &error)),
     }
@@ -134,6 +154,33 @@ fn split_tag(name: &str) -> (&str, &str) {
     }
 }
 
+/// The name with the tag or digest that it means.
+fn tagged(name: &str) -> String {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if last.contains([':', '@']) { name.to_owned() } else { format!("{name}:latest") }
+}
+
+/// A name as Docker lists it: without its own registry's.
+fn familiar(name: &str) -> &str {
+    ["docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/", "library/"]
+        .iter()
+        .find_map(|start| name.strip_prefix(start))
+        .unwrap_or(name)
+}
+
+/// Whether an image that Docker found has this name.
+fn is_named(found: &ImageInspect, asked: &str) -> bool {
+    let (names, asked) = match asked.split_once('@') {
+        // A tag beside a digest says nothing more.
+        Some((named, digest)) => {
+            let repository = split_tag(named).0;
+            (&found.repo_digests, format!("{repository}@{digest}"))
+        }
+        None => (&found.repo_tags, asked.to_owned()),
+    };
+    names.iter().flatten().any(|name| familiar(name) == familiar(&asked))
+}
+
 fn describe(found: ImageInspect) -> Image {
     let config = found.config.unwrap_or_default();
     let env = config.env.unwrap_or_default();
@@ -167,6 +214,42 @@ mod tests {
         assert_eq!(split_tag("localhost:5000/a/b"), ("localhost:5000/a/b", "latest"));
         assert_eq!(split_tag("localhost:5000/a/b:1.2"), ("localhost:5000/a/b", "1.2"));
         assert_eq!(split_tag("a@sha256:00"), ("a", "sha256:00"));
+    }
+
+    #[test]
+    fn an_id_is_no_name() {
+        let digest = "3c6444b16f6a".repeat(6);
+        for id in [
+            "3c6444b16f6a",
+            "3c6444b",
+            "sha256:3c6444b16f6a",
+            &digest[..64],
+            &format!("sha256:{}", &digest[..64]),
+        ] {
+            assert_eq!(check_name(id).unwrap_err().code, "image_is_an_id", "{id}");
+        }
+        for name in ["cafe", "facade", "3c6444b16f6a:1", "team/3c6444b16f6a", "node20"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        // Docker finds by the beginning of an id too; only the name counts.
+        let found = ImageInspect {
+            repo_tags: Some(vec!["busybox:1".to_owned(), "cafe:latest".to_owned()]),
+            repo_digests: Some(vec!["busybox@sha256:00".to_owned()]),
+            ..ImageInspect::default()
+        };
+        for (asked, is) in [
+            ("busybox:1", true),
+            ("docker.io/library/busybox:1", true),
+            ("cafe", true),
+            ("beef", false),
+            ("busybox", false),
+            ("busybox@sha256:00", true),
+            ("busybox:9@sha256:00", true),
+            ("other@sha256:00", false),
+        ] {
+            assert_eq!(is_named(&found, &tagged(asked)), is, "{asked}");
+        }
+        assert!(!is_named(&ImageInspect::default(), "busybox:1"));
     }
 
     #[test]

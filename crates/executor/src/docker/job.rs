@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, join_all};
-use pipeyard_model::{Timestamp, plan::ServiceSpec};
+use pipeyard_model::{Conclusion, Timestamp, plan::ServiceSpec};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Core,
+    access::Access,
     container::{self, Making, Running, WORKSPACE},
-    credentials,
+    credentials, disk,
     fault::Fault,
     image::{self, Image},
     labels,
@@ -34,6 +35,10 @@ use crate::{
 
 /// Events wait for their receiver; a note doesn't wait longer than this.
 const NOTE: Duration = Duration::from_secs(30);
+/// What a shim may need to kill everything when its time is over.
+const DEATH: Duration = Duration::from_secs(2);
+/// Between tries to remove containers while Docker doesn't answer.
+const AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Attempt {
     core: Arc<Core>,
@@ -65,7 +70,8 @@ impl Attempt {
         cancel: CancellationToken,
     ) -> Self {
         let deadline = Instant::now() + run.spec.timeout;
-        let bounds = Bounds { cancel, deadline, grace: core.config.grace };
+        let (grace, lease) = (core.config.grace, run.lease.clone());
+        let bounds = Bounds { cancel, deadline, grace, lease };
         let started = core.config.clock.now();
         Self { core, run, events, bounds, started, made: Mutex::default() }
     }
@@ -75,19 +81,37 @@ impl Attempt {
     pub(crate) async fn run(self) -> JobOutcome {
         let mut lent = None;
         let mut services = Vec::new();
-        let outcome = match self.execute(&mut lent, &mut services).await {
+        let mut excess = None;
+        let ended = {
+            let work = self.execute(&mut lent, &mut services);
+            let mut work = std::pin::pin!(work);
+            tokio::select! {
+                ended = &mut work => ended,
+                why = self.watch_disk() => {
+                    excess = Some(why);
+                    self.bounds.cancel.cancel();
+                    work.await
+                }
+            }
+        };
+        // What the containers know of the lease; nobody tells them more from here on.
+        let dead_by = self.run.lease.end() + DEATH;
+        let mut outcome = match ended {
             Ok(outcome) => outcome,
             Err(Halt::Pressure(Pressure::TimedOut)) => JobOutcome::job_timeout(&self.run.spec),
             Err(Halt::Pressure(Pressure::Cancelled | Pressure::None)) => JobOutcome::cancelled(),
             Err(Halt::Fault(fault)) => fault.into(),
         };
+        if let Some(why) = excess.filter(|_| !outcome.conclusion.is_success()) {
+            outcome = JobOutcome::of(Conclusion::Failure, "disk_limit", why);
+        }
         if !outcome.conclusion.is_success() {
             for line in services.iter().flat_map(Service::last_words) {
                 self.note(line).await;
             }
         }
         drop(services);
-        let is_clean = self.remove_all().await;
+        let is_clean = self.remove_surely(dead_by).await;
         if let Some(lent) = lent {
             self.core.networks.give_back(lent, is_clean).await;
         }
@@ -109,6 +133,9 @@ impl Attempt {
             return Err(Fault::new("too_many_services", message).into());
         }
         let images = self.images().await?;
+        if let Some(guard) = &self.core.guard {
+            guard.hold().await?;
+        }
         self.note(format!("Image {}", images[&spec.image].describe(&spec.image))).await;
         let network = if spec.services.is_empty() {
             self.core.networks.shared().await?
@@ -135,13 +162,25 @@ impl Attempt {
                 continue;
             }
             let docker = &self.core.docker;
-            let found = self.unless_ended(image::find(docker, name)).await??;
+            let config = &self.core.config;
+            let access = config.registry_access.of(name, &self.run.repo);
+            let found = match access {
+                // Checked all the same, so that what isn't a name is said to be none.
+                Access::AskRegistry => image::check_name(name).map(|()| None)?,
+                Access::Public | Access::Granted => {
+                    self.unless_ended(image::find(docker, name)).await??
+                }
+            };
             let image = match found {
                 Some(image) => image,
                 None => {
                     let note = |text| -> BoxFuture<'_, ()> { Box::pin(self.note(text)) };
-                    let config = &self.core.config;
-                    let credentials = credentials::of(name, config.docker_config.as_deref()).await;
+                    let credentials = match access {
+                        Access::Granted => {
+                            credentials::of(name, config.docker_config.as_deref()).await
+                        }
+                        Access::Public | Access::AskRegistry => None,
+                    };
                     let pull = image::pull(docker, name, credentials, config.pull_stall, &note);
                     self.unless_ended(pull).await??
                 }
@@ -194,7 +233,8 @@ impl Attempt {
         // The session ends when the service is dropped; this only bounds a mistake.
         let deadline = self.bounds.deadline + Duration::from_secs(600);
         let cancel = CancellationToken::new();
-        let bounds = Bounds { cancel, deadline, grace: self.bounds.grace };
+        let (grace, lease) = (self.bounds.grace, self.bounds.lease.clone());
+        let bounds = Bounds { cancel, deadline, grace, lease };
         Ok(Service::begin(spec, image, name, running, bounds))
     }
 
@@ -215,6 +255,9 @@ impl Attempt {
         // The shim waits for its job on stdin, so the container may start during the checkout.
         let running = self.start(&name, "job", image, network, None).await?;
         self.unless_ended(self.run.filled.wait()).await?;
+        if let Some(remap) = self.core.remap {
+            remap.give(&self.run.workspace).await?;
+        }
         let job = self.shim_job(&spec.image, image, steps::all(&self.run));
         let elsewhere = |number: u16| -> BoxFuture<'_, Ending> {
             Box::pin(self.run_elsewhere(number, network, images))
@@ -226,8 +269,10 @@ impl Attempt {
             Verdict::Is(outcome) => outcome,
             Verdict::Lost => self.lost(&name, &ending, &running.complaint).await,
         };
-        if may_be_memory(&ending) && self.ran_out_of_memory().await {
-            outcome = self.out_of_memory(outcome);
+        if may_be_memory(&ending)
+            && let Some(role) = self.ran_out_of_memory().await
+        {
+            outcome = self.out_of_memory(outcome, &role);
         }
         Ok(outcome)
     }
@@ -266,7 +311,7 @@ impl Attempt {
             user: image.user.clone(),
             set_home: !image.has_home,
             grace_ms: session::millis(self.bounds.grace),
-            deadman_ms: session::millis(session::DEADMAN),
+            life: self.bounds.lease.life(),
             steps,
         }
     }
@@ -291,7 +336,7 @@ impl Attempt {
             workspace: (!is_service).then_some(self.run.workspace.as_path()),
             shim: &self.core.shim,
             labels: labels::container(config.installation, self.run.attempt, role),
-            limits: config.limits,
+            limits: if is_service { config.sidecar_limits } else { config.limits },
             is_service,
         };
         container::start(&self.core.docker, making).await
@@ -304,21 +349,48 @@ impl Attempt {
         fault.into()
     }
 
-    async fn ran_out_of_memory(&self) -> bool {
+    async fn ran_out_of_memory(&self) -> Option<String> {
         let names: Vec<String> = self.made().keys().cloned().collect();
         container::ran_out_of_memory(&self.core.docker, &names, self.started).await
     }
 
-    fn out_of_memory(&self, outcome: JobOutcome) -> JobOutcome {
+    fn out_of_memory(&self, outcome: JobOutcome, role: &str) -> JobOutcome {
         let before = outcome.reason.map(|reason| reason.message).unwrap_or_default();
-        let limit = self.core.config.limits.memory_bytes / (1024 * 1024);
-        let limit =
-            if limit > 0 { format!("its limit of {limit} MB") } else { "the memory".to_owned() };
+        let config = &self.core.config;
+        let (who, limits, setting) = if role == "service" {
+            ("A service of the job", config.sidecar_limits, "service-memory")
+        } else {
+            ("The job", config.limits, "memory")
+        };
+        let limit = limits.memory_text();
         let message = format!(
-            "{before} The job ran out of memory: {limit} was reached and a process was killed. Use \
-             less memory, or raise the runner's limit."
+            "{before} {who} ran out of memory: its limit of {limit} was reached and a process was \
+             killed. Use less memory (fewer parallel compilers, for example), or raise `--{setting}` \
+             of the runner (`{}` in its settings).",
+            setting.replace('-', "_")
         );
         JobOutcome::of(outcome.conclusion, "out_of_memory", message)
+    }
+
+    /// The same until all are gone, or dead by themselves because the lease that they know is over.
+    /// The job may begin again elsewhere as soon as this one has ended.
+    async fn remove_surely(&self, dead_by: Instant) -> bool {
+        loop {
+            if self.remove_all().await {
+                return true;
+            }
+            if Instant::now() >= dead_by {
+                return false;
+            }
+            sleep_until(dead_by.min(Instant::now() + AGAIN)).await;
+        }
+    }
+
+    /// Waits until the job uses too much of the disk; says so.
+    async fn watch_disk(&self) -> String {
+        let config = &self.core.config;
+        let containers = || self.made().keys().cloned().collect();
+        disk::watch(&self.core.docker, &self.run.workspace, &config.disk, containers).await
     }
 
     /// Removes every container of the attempt; whether all are known to be gone.

@@ -7,13 +7,18 @@
 //! The workspace is the host's folder, mounted at `/workspace`. It belongs to the image's user while
 //! the steps run and to its first owner again afterwards.
 
+mod access;
 mod container;
 mod credentials;
+mod disk;
+mod egress;
 mod fault;
 mod image;
 mod job;
 mod labels;
+mod limits;
 mod network;
+mod remap;
 mod service;
 mod subnet;
 
@@ -26,18 +31,25 @@ use std::{
 
 use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, Docker, query_parameters::ListContainersOptionsBuilder};
-use pipeyard_model::{AttemptId, Clock, InstallationId, SystemClock};
+use pipeyard_model::{AttemptId, ByteSize, Clock, InstallationId, SystemClock};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Executor, ExecutorError, JobEvent, JobOutcome, JobRun, shim};
+pub use access::{BadAccess, RegistryAccess, RegistryRule};
+use egress::Guard;
+pub use egress::{BadDestination, Destination, Egress};
 use fault::Fault;
 use job::Attempt;
+pub use limits::{DiskLimit, Limits, Machine};
 use network::Networks;
+use remap::Remap;
 pub use subnet::{BadSubnet, Subnet};
 
 /// How long Docker may take to answer one request, in seconds.
 const ANSWER: u64 = 120;
+/// How long it may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(10);
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 
 /// How a [`DockerExecutor`] works.
@@ -56,8 +68,16 @@ pub struct DockerConfig {
     /// The folder of the `config.json` that `docker login` writes; without it `DOCKER_CONFIG` or
     /// `~/.docker`.
     pub docker_config: Option<PathBuf>,
-    /// What each container may use.
+    /// Whose images the runner's login at registries gives.
+    pub registry_access: RegistryAccess,
+    /// What a job's own container may use, and that of a step with an image of its own.
     pub limits: Limits,
+    /// What each sidecar may use.
+    pub sidecar_limits: Limits,
+    /// What a job may put on the disk.
+    pub disk: DiskLimit,
+    /// Where jobs may connect to.
+    pub egress: Egress,
     /// Addresses of our networks; must be free on this machine.
     pub network_range: Subnet,
     /// How many jobs with services may run at a time; more wait.
@@ -80,30 +100,17 @@ impl DockerConfig {
             clock: Arc::new(SystemClock),
             host: None,
             docker_config: None,
+            registry_access: RegistryAccess::Rules(Vec::new()),
             limits: Limits::default(),
+            sidecar_limits: Limits::default(),
+            disk: DiskLimit::default(),
+            egress: Egress::Open,
             network_range: Subnet::OURS,
             network_pool: 32,
             grace: Duration::from_secs(10),
             service_deadline: Duration::from_secs(60),
             pull_stall: Duration::from_secs(60),
         }
-    }
-}
-
-/// What one container may use; 0 means no limit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// Memory in bytes, swap included.
-    pub memory_bytes: u64,
-    /// Processors, in parts too.
-    pub cpus: f64,
-    /// Processes and threads.
-    pub pids: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { memory_bytes: 0, cpus: 0.0, pids: 4096 }
     }
 }
 
@@ -117,6 +124,10 @@ pub(crate) struct Core {
     config: DockerConfig,
     networks: Networks,
     shim: PathBuf,
+    /// Keeps jobs from the machine; none where they may connect to everything.
+    guard: Option<Arc<Guard>>,
+    /// Whom a container's root is on the machine, where it isn't root.
+    remap: Option<Remap>,
     /// What runs here now: never removed by `reconcile`, whatever it is told.
     active: Mutex<HashSet<AttemptId>>,
 }
@@ -141,8 +152,38 @@ impl DockerExecutor {
             config.network_pool.max(1),
         )
         .await?;
+        let info = docker.info().await.map_err(|error| Fault::of("describe itself", &error))?;
+        let remap = Remap::of(&info)?;
+        let guard = match &config.egress {
+            Egress::Open => None,
+            Egress::Guarded(allowed) => {
+                if !networks.are_here().await? {
+                    let why = "Docker's networks are in another network namespace";
+                    return Err(egress::unenforceable(why).into());
+                }
+                let allowed = allowed.clone();
+                let guard = Guard::new(config.network_range, allowed, config.installation);
+                let guard = Arc::new(guard);
+                guard.hold().await?;
+                Some(guard)
+            }
+        };
         let active = Mutex::default();
-        Ok(Self(Arc::new(Core { docker, config, networks, shim, active })))
+        Ok(Self(Arc::new(Core { docker, config, networks, shim, guard, remap, active })))
+    }
+
+    /// The machine that containers run on.
+    ///
+    /// # Errors
+    /// `docker_unavailable` when Docker doesn't answer.
+    pub async fn machine(host: Option<&str>) -> Result<Machine, ExecutorError> {
+        let docker = client(host).map_err(|error| Fault::unavailable(&error.to_string()))?;
+        let info = docker.info().await.map_err(|error| Fault::of("describe itself", &error))?;
+        let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+        Ok(Machine {
+            memory_bytes: number(info.mem_total).unwrap_or(0),
+            cpus: number(info.ncpu).and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1),
+        })
     }
 
     /// Removes everything with this installation's label, networks included: what `reconcile` keeps
@@ -154,6 +195,23 @@ impl DockerExecutor {
         let containers = self.reconcile(&[]).await?;
         Ok(containers + self.0.networks.remove_all().await?)
     }
+}
+
+/// Removes the rules about where jobs may connect to, if no Pipeyard has a network on this machine
+/// any more. For installations that are thrown away.
+///
+/// # Errors
+/// When Docker doesn't answer.
+pub async fn remove_rules(host: Option<&str>) -> Result<(), ExecutorError> {
+    let docker = client(host).map_err(|error| Fault::unavailable(&error.to_string()))?;
+    if Networks::any(&docker).await? {
+        return Ok(());
+    }
+    match tokio::task::spawn_blocking(egress::remove).await {
+        Ok(Err(error)) => tracing::debug!(%error, "no rules were removed"),
+        Ok(Ok(())) | Err(_) => {}
+    }
+    Ok(())
 }
 
 fn client(host: Option<&str>) -> Result<Docker, bollard::errors::Error> {
@@ -213,8 +271,24 @@ impl Executor for DockerExecutor {
     }
 
     async fn check(&self) -> Result<String, ExecutorError> {
-        let version =
-            self.0.docker.version().await.map_err(|error| Fault::of("tell its version", &error))?;
+        let core = &self.0;
+        let asked = tokio::time::timeout(PATIENCE, core.docker.version()).await;
+        let version = asked
+            .map_err(|_| Fault::unavailable("it doesn't answer in time"))?
+            .map_err(|error| Fault::of("tell its version", &error))?;
+        let keep = core.config.disk.keep_free;
+        if let Some(free) = disk::free(&core.config.data_dir).filter(|free| *free < keep) {
+            let (free, keep) = (ByteSize(free), ByteSize(keep));
+            let message = format!(
+                "The runner's disk has {free} free in {}, and {keep} are kept free: no job is taken. \
+                 Free space there.",
+                core.config.data_dir.display()
+            );
+            return Err(Fault::new("runner_disk_full", message).into());
+        }
+        if let Some(guard) = &core.guard {
+            guard.hold().await?;
+        }
         let (engine, api) = (version.version, version.api_version);
         Ok(format!(
             "Docker Engine {}, API {}",

@@ -7,7 +7,7 @@
 //!
 //! Invariant: a network is lent to one job at a time, and lent again only when it is empty.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bollard::{
     Docker,
@@ -18,6 +18,7 @@ use pipeyard_model::InstallationId;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    egress::BRIDGE,
     fault::{self, Fault},
     labels,
     subnet::Subnet,
@@ -100,6 +101,26 @@ impl Networks {
         let id = self.make(SHARED, SHARED_PREFIX).await?;
         state.shared = Some(id.clone());
         Ok(id)
+    }
+
+    /// Whether the networks' bridges are here: their daemon may live in another network namespace.
+    pub(crate) async fn are_here(&self) -> Result<bool, Fault> {
+        let id = self.shared().await?;
+        let network = self
+            .docker
+            .inspect_network(&id, None::<InspectNetworkOptions>)
+            .await
+            .map_err(|error| Fault::of("inspect a network", &error))?;
+        let named = network
+            .options
+            .and_then(|mut options| options.remove("com.docker.network.bridge.name"));
+        let bridge = named.unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(&id)));
+        Ok(std::path::Path::new("/sys/class/net").join(bridge).exists())
+    }
+
+    /// Whether any installation has a network here.
+    pub(crate) async fn any(docker: &Docker) -> Result<bool, Fault> {
+        Ok(list(docker, None).await?.iter().any(|network| !network.kind.is_empty()))
     }
 
     /// Waits for the right to borrow a network. May be dropped at any time.
@@ -210,7 +231,12 @@ impl Networks {
         let short = self.installation.0.simple().to_string();
         let place = subnet.to_string().replace(['.', '/'], "-");
         let reachable = if kind == SHARED { "false" } else { "true" };
-        let option = "com.docker.network.bridge.enable_icc".to_owned();
+        // A name by which the packet filter knows our bridges.
+        let bridge = format!("{BRIDGE}{}", &uuid::Uuid::new_v4().simple().to_string()[..10]);
+        let options = [
+            ("com.docker.network.bridge.enable_icc", reachable.to_owned()),
+            ("com.docker.network.bridge.name", bridge),
+        ];
         let mut labels = labels::installation(self.installation);
         labels.insert(KIND.to_owned(), kind.to_owned());
         let config = IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() };
@@ -218,7 +244,7 @@ impl Networks {
             name: format!("pipeyard-{kind}-{}-{place}", &short[20..]),
             driver: Some("bridge".to_owned()),
             ipam: Some(Ipam { config: Some(vec![config]), ..Ipam::default() }),
-            options: Some(HashMap::from([(option, reachable.to_owned())])),
+            options: Some(options.map(|(name, value)| (name.to_owned(), value)).into()),
             labels: Some(labels),
             ..NetworkCreateRequest::default()
         }

@@ -68,7 +68,7 @@ impl Service {
     ) -> Self {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let (told, state) = watch::channel(State::Starting);
-        let job = job(spec, image);
+        let job = job(spec, image, &bounds);
         let lines = Arc::clone(&tail);
         let session = tokio::spawn(async move {
             let (events, mut news) = mpsc::channel(16);
@@ -202,7 +202,7 @@ fn ended(exit: StepExit) -> String {
     }
 }
 
-fn job(spec: &ServiceSpec, image: &Image) -> protocol::Job {
+fn job(spec: &ServiceSpec, image: &Image, bounds: &Bounds) -> protocol::Job {
     let arguments = if spec.command.is_empty() { &image.command } else { &spec.command };
     let words = image.entrypoint.iter().chain(arguments).cloned().collect();
     let env = spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -214,7 +214,7 @@ fn job(spec: &ServiceSpec, image: &Image) -> protocol::Job {
         user: image.user.clone(),
         set_home: !image.has_home,
         grace_ms: 1_000,
-        deadman_ms: session::millis(session::DEADMAN),
+        life: bounds.lease.life(),
         steps: vec![Step { number: 1, timeout_ms: 0, command: Command::Argv(words), env }],
     }
 }

@@ -8,11 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pipeyard_executor::{Executor, JobEvent};
+use pipeyard_executor::{Executor, JobEvent, Renewing};
 use pipeyard_model::Conclusion;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{BUSYBOX, Stage, spec};
+use crate::{
+    lease::{LEDGER, renew},
+    support::{BUSYBOX, Stage, spec},
+};
 
 /// The bridge of the machine's own Docker.
 const BRIDGE: &str = "/sys/class/net/docker0";
@@ -133,19 +136,28 @@ async fn docker_going_away_is_an_error_and_it_works_again_when_docker_is_back() 
     };
 
     let mut is_away = false;
-    let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut job = stage.job(spec(BUSYBOX, &[LEDGER]));
+    let (renewing, lease) = Renewing::begin(tokio::time::Instant::now());
+    job.lease = lease;
+    let silent = CancellationToken::new();
+    tokio::spawn(renew(renewing, silent.clone()));
     let seen = stage
-        .run_job(stage.job(spec(BUSYBOX, &[script])), CancellationToken::new(), |event| {
+        .run_job(job, CancellationToken::new(), |event| {
             if matches!(event, JobEvent::Output { .. }) && !is_away {
                 is_away = true;
+                silent.cancel();
                 daemon.kill();
             }
         })
         .await;
-    seen.is(Conclusion::Error, "docker_unavailable");
+    seen.is(Conclusion::Error, "docker_lost");
+    // Its containers live on without their Docker; the job ended only when they were dead.
+    let ledger = stage.workspace().join("ledger");
+    let size = std::fs::metadata(&ledger).unwrap().len();
     let seen = stage.run(spec(BUSYBOX, &["echo not reached"])).await;
     seen.is(Conclusion::Error, "docker_unavailable");
 
+    assert_eq!(std::fs::metadata(&ledger).unwrap().len(), size, "a step runs after the job's end");
     daemon.restart();
     let seen = stage.run(spec(BUSYBOX, &["echo back"])).await;
     seen.succeeded();

@@ -33,6 +33,8 @@ async fn the_runner_that_is_killed() {
         spec: job,
         workspace: folder.join("workspace"),
         filled: pipeyard_executor::Filled::already(),
+        lease: pipeyard_executor::Lease::endless(),
+        repo: "acme/shop".to_owned(),
         env: std::collections::BTreeMap::new(),
         secrets: std::collections::BTreeMap::new(),
     };

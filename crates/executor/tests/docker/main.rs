@@ -2,8 +2,11 @@
 
 mod checkout;
 mod daemon;
+mod egress;
 mod hostile;
+mod lease;
 mod leftovers;
+mod limits;
 mod pull;
 mod services;
 mod steps;

@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pipeyard_executor::RegistryAccess;
 use pipeyard_model::Conclusion;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{BUSYBOX, Stage, docker, spec};
 
@@ -206,9 +208,23 @@ async fn a_private_image_is_pulled_with_what_docker_login_left() {
     let known = Stage::set_with(test, |config| config.docker_config = Some(login)).await;
     let Some(known) = known else { return };
     let seen = known.run(spec(&name, &["echo from the registry"])).await;
-    docker(&["rmi", &name]);
     seen.succeeded();
     known.end().await;
+
+    // It lies here now. A rule says whose it is.
+    let rule = format!("{}/team=acme/shop", registry.address).parse().unwrap();
+    let ruled = Stage::set_with(test, |config| {
+        config.docker_config = Some(stage.folder.path().join("login"));
+        config.registry_access = RegistryAccess::Rules(vec![rule]);
+    });
+    let Some(ruled) = ruled.await else { return };
+    ruled.run(spec(&name, &["echo ours"])).await.succeeded();
+    let mut job = ruled.job(spec(&name, &["echo not reached"]));
+    job.repo = "evil/repo".to_owned();
+    let seen = ruled.run_job(job, CancellationToken::new(), |_| {}).await;
+    seen.is(Conclusion::Error, "registry_denied");
+    docker(&["rmi", &name]);
+    ruled.end().await;
     stage.end().await;
 }
 
@@ -221,5 +237,22 @@ async fn a_registry_that_doesnt_answer_is_told_apart_from_a_missing_image() {
     seen.is(Conclusion::Error, "registry_unreachable");
     let seen = stage.run(spec("../../containers/json?x=", &["echo not reached"])).await;
     seen.is(Conclusion::Error, "image_name_invalid");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn an_image_is_used_by_its_name_only() {
+    let Some(stage) = Stage::set("an_image_is_used_by_its_name_only").await else { return };
+    let id = docker(&["inspect", "--format", "{{.Id}}", BUSYBOX]).trim().to_owned();
+    let digits = id.strip_prefix("sha256:").unwrap();
+    for name in [&id, digits, &digits[..12], &digits[..7], &id[..14]] {
+        let seen = stage.run(spec(name, &["echo not reached"])).await;
+        seen.is(Conclusion::Error, "image_is_an_id");
+    }
+    // What Docker would take for the beginning of an id too.
+    let seen = stage.run(spec(&digits[..5], &["echo not reached"])).await;
+    assert_eq!(seen.outcome.conclusion, Conclusion::Error, "{seen:#?}");
+    let seen = stage.run(spec(&format!("pipeyard/busybox@{id}"), &["echo not reached"])).await;
+    assert_eq!(seen.outcome.conclusion, Conclusion::Error, "{seen:#?}");
     stage.end().await;
 }

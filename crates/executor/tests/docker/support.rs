@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
 use pipeyard_executor::{
-    DockerConfig, DockerExecutor, Executor, JobEvent, JobOutcome, JobRun, SecretValue, StepExit,
+    DockerConfig, DockerExecutor, Executor, JobEvent, JobOutcome, JobRun, RegistryAccess,
+    SecretValue, StepExit,
 };
 use pipeyard_model::{
     AttemptId, Conclusion, Epoch, InstallationId, JobId, SecretName,
@@ -51,6 +52,7 @@ impl Stage {
         let installation = InstallationId::new();
         let mut config = DockerConfig::new(installation, folder.path().join("data"));
         config.grace = Duration::from_secs(2);
+        config.registry_access = RegistryAccess::Everybody;
         change(&mut config);
         let executor = DockerExecutor::connect(config).await.unwrap();
         Some(Self { installation, executor, folder })
@@ -67,6 +69,8 @@ impl Stage {
             spec,
             workspace: self.workspace(),
             filled: pipeyard_executor::Filled::already(),
+            lease: pipeyard_executor::Lease::endless(),
+            repo: "acme/shop".to_owned(),
             env: BTreeMap::from([("CI".to_owned(), "true".to_owned())]),
             secrets: BTreeMap::new(),
         }

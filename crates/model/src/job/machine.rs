@@ -52,6 +52,9 @@ impl Job {
             (S::Running { cancel, .. }, E::Ended { conclusion, reason }) => {
                 next.end_attempt(cancel.is_some(), *conclusion, reason.clone(), now)
             }
+            (S::Running { cancel, .. }, E::HandedBack { reason }) => {
+                next.return_attempt(cancel.is_some(), reason, now)
+            }
             (S::Running { cancel, .. }, E::RunnerLost) => next.lose_attempt(cancel.is_some(), now),
             (S::Held | S::Waiting | S::Ready { .. }, E::Cancelled { .. }) => {
                 next.settle(Conclusion::Cancelled, Some(cancelled()), now)
@@ -169,6 +172,31 @@ impl Job {
         } else {
             effects.extend(self.settle(conclusion, reason, now));
         }
+        effects
+    }
+
+    /// Nothing of the job was begun, so the attempt counts neither as failed nor as lost.
+    fn return_attempt(
+        &mut self,
+        cancelled_before: bool,
+        reason: &Reason,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        let (conclusion, why) = if cancelled_before {
+            (Conclusion::Cancelled, cancelled())
+        } else {
+            (Conclusion::Skipped, reason.clone())
+        };
+        let mut effects = vec![Effect::AttemptClosed {
+            epoch: self.epoch,
+            conclusion,
+            reason: Some(why.clone()),
+        }];
+        effects.extend(if cancelled_before {
+            self.settle(conclusion, Some(why), now)
+        } else {
+            self.offer(why)
+        });
         effects
     }
 

@@ -53,6 +53,7 @@ fn events() -> Vec<JobEvent> {
         JobEvent::Renewed { lease_until: LATER },
         ended(Conclusion::Success),
         ended(Conclusion::Failure),
+        JobEvent::HandedBack { reason: why("handed_back") },
         JobEvent::RunnerLost,
         JobEvent::Cancelled { by: USER },
         JobEvent::WaitExplained { reason: why("no_runner") },
@@ -173,4 +174,18 @@ fn a_rerun_keeps_the_epoch_and_forgets_failures() {
         after(&job(0, false), &[JobEvent::NeedsMet, claimed(), ended(Conclusion::Failure)]);
     let (again, _) = after(&over, &[JobEvent::Rerun, JobEvent::NeedsMet, claimed()]);
     assert_eq!((again.epoch, again.failures, again.losses), (Epoch(2), 0, 0));
+}
+
+#[test]
+fn an_attempt_that_was_handed_back_costs_nothing() {
+    let running = after(&job(1, true), &[JobEvent::NeedsMet, claimed()]);
+    let mut node = running.0;
+    for _ in 0..5 {
+        let back = JobEvent::HandedBack { reason: why("handed_back") };
+        node = after(&node, &[back, claimed()]).0;
+    }
+    assert_eq!((node.failures, node.losses, node.epoch), (0, 0, Epoch(6)));
+    // Its one retry is still there.
+    let (again, _) = after(&node, &[ended(Conclusion::Failure)]);
+    assert!(matches!(again.state, JobState::Ready { .. }), "{:?}", again.state);
 }

@@ -95,6 +95,50 @@ pub async fn labels_decide_who_gets_a_job<S: Store>(store: &S, clock: &ManualClo
     assert_eq!(claim(store, clock, whole).await.name.as_str(), "train");
 }
 
+/// An attempt that its runner gives back isn't spent, whatever the job's retries are.
+pub async fn a_job_that_is_handed_back_is_offered_again<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    let id = one_job(store, clock, made.repo).await;
+    for epoch in 1..=3 {
+        let claimed = claim(store, clock, made.runner).await;
+        assert_eq!(claimed.epoch, Epoch(epoch));
+        let mut back = end(Conclusion::Error, clock);
+        back.reason = Some(pipeyard_api::runner::ReasonView {
+            code: pipeyard_api::runner::HANDED_BACK.into(),
+            message: "Docker doesn't answer".into(),
+        });
+        store.finish_attempt(made.runner, of(&claimed), back.clone(), clock.now()).await.unwrap();
+        // Said again, because the answer was lost.
+        store.finish_attempt(made.runner, of(&claimed), back, clock.now()).await.unwrap();
+        let job = store.run(id).await.unwrap().unwrap().jobs.remove(0);
+        assert_eq!(job.reason.unwrap().code, "handed_back");
+    }
+    let claimed = claim(store, clock, made.runner).await;
+    store
+        .finish_attempt(made.runner, of(&claimed), end(Conclusion::Success, clock), clock.now())
+        .await
+        .unwrap();
+}
+
+/// A runner that can run nothing is shown with its reason, and jobs that wait for it say so.
+pub async fn a_runners_trouble_is_shown<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    let id = one_job(store, clock, made.repo).await;
+    let trouble = Some("Docker doesn't answer".to_owned());
+    store.note_trouble(made.runner, trouble.clone(), clock.now()).await.unwrap();
+    let shown = store.runners(clock.now()).await.unwrap().remove(0);
+    assert_eq!((shown.state.as_str(), shown.trouble), ("unable", trouble));
+    store.explain_waits(clock.now()).await.unwrap();
+    let waits = store.run(id).await.unwrap().unwrap().jobs[0].reason.clone().unwrap();
+    assert_eq!(waits.code, "runners_unable");
+    store.note_trouble(made.runner, None, clock.now()).await.unwrap();
+    store.explain_waits(clock.now()).await.unwrap();
+    let waits = store.run(id).await.unwrap().unwrap().jobs[0].reason.clone().unwrap();
+    assert_eq!(waits.code, "waiting_for_runner");
+    let shown = store.runners(clock.now()).await.unwrap().remove(0);
+    assert_eq!((shown.state.as_str(), shown.trouble), ("online", None));
+}
+
 /// Every write of an attempt that isn't the job's present one is refused and counted.
 pub async fn a_stale_epoch_is_refused_and_recorded<S: Store>(store: &S, clock: &ManualClock) {
     let made = setup(store, clock).await;

@@ -131,7 +131,18 @@ async fn version(client: &Client) -> Check {
 }
 
 fn runners(list: &[RunnerView]) -> Check {
-    let (online, offline): (Vec<_>, Vec<_>) = list.iter().partition(|r| r.state == "online");
+    let (online, away): (Vec<_>, Vec<_>) = list.iter().partition(|r| r.state == "online");
+    let (unable, offline): (Vec<_>, Vec<_>) = away.into_iter().partition(|r| r.state == "unable");
+    // Whoever is there and can't work is what people can mend first.
+    if let Some(first) = unable.first() {
+        let why = first.trouble.as_deref().unwrap_or("it doesn't say why");
+        let found = format!("{} can run no job: {why}", first.name);
+        let fix = "mend it on that runner's machine; it goes on by itself";
+        return match online.is_empty() {
+            true => Check::failed("runners", found, fix),
+            false => Check::warning("runners", found, fix),
+        };
+    }
     let names =
         |list: &[&RunnerView]| list.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", ");
     if online.is_empty() {
@@ -249,12 +260,18 @@ mod tests {
             name: name.into(),
             labels: vec![],
             state: state.into(),
+            trouble: (state == "unable").then(|| "Docker doesn't answer".into()),
             version: "0.1.0".into(),
             seen_at: None,
             jobs: vec![],
         };
         assert_eq!(runners(&[]).result, Level::Failed);
         assert_eq!(runners(&[runner("a", "offline")]).result, Level::Failed);
+        let unable = runners(&[runner("a", "unable")]);
+        assert_eq!(unable.result, Level::Failed);
+        assert!(unable.found.contains("Docker doesn't answer"), "{}", unable.found);
+        let unable = runners(&[runner("a", "unable"), runner("b", "online")]);
+        assert_eq!(unable.result, Level::Warning);
         assert_eq!(runners(&[runner("a", "online")]), Check::ok("runners", "1 online (a)"));
         let some = runners(&[runner("a", "online"), runner("b", "offline")]);
         assert_eq!(
