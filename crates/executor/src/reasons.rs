@@ -54,6 +54,12 @@ pub const ALL: &[(&str, &str)] = &[
          `--egress open`; jobs may then connect to everything that the machine can.",
     ),
     (
+        "handed_back",
+        "A runner claimed the job, could begin nothing of it (its Docker doesn't answer, its disk is \
+         full), and gave it back. The attempt isn't spent; the job waits for a runner that can. \
+         `pipectl runners list` shows which can't, and why.",
+    ),
+    (
         "image_is_an_id",
         "An image was named by its id on the runner's machine, or the beginning of one. By its id a job \
          could use every image there, those of other repositories too. Write `name:tag` or \
@@ -135,6 +141,11 @@ pub const ALL: &[(&str, &str)] = &[
         "runner_disk_full",
         "The disk of the runner's machine has less free space than is kept free, so no job is taken, or \
          Docker said that it is full. Free space: `docker system prune`, old workspaces, logs.",
+    ),
+    (
+        "runners_unable",
+        "Runners that could take the job are there and can run nothing; the message has the words of \
+         one. Mend it on that runner's machine; it goes on by itself.",
     ),
     ("service_failed", "A service ended before it was ready. Its last lines are in the job's log."),
     (
