@@ -8,7 +8,8 @@ use std::{
 
 use pipeyard_api::{runner::FinishRequest, views::Event};
 use pipeyard_model::{
-    AttemptId, Clock, Conclusion, HookId, RepoId, RequestId, RunnerId, SystemClock, Timestamp,
+    Actor, AttemptId, Clock, Conclusion, HookId, RepoId, RequestId, RunnerId, SystemClock,
+    Timestamp,
     plan::{JobSpec, Node, NodeKind, Plan, StepSpec},
 };
 use pipeyard_store::{
@@ -34,8 +35,10 @@ pub(crate) async fn jobs_per_second() -> anyhow::Result<f64> {
     let now = clock.now();
     let repo = RepoId::new();
     let admin = store.ensure_admin(now).await?.id;
-    store.add_repo(bench_repo(repo, now)?, admin).await?;
-    store.add_registration_token([1; 32], now + Duration::from_secs(3600), None, now).await?;
+    store.add_repo(bench_repo(repo, now)?, Actor::user(admin)).await?;
+    store
+        .add_registration_token([1; 32], now + Duration::from_secs(3600), Actor::pipeyard(), now)
+        .await?;
     let began = Instant::now();
     let mut tasks = Vec::new();
     for task in 0..TASKS {
@@ -49,7 +52,7 @@ pub(crate) async fn jobs_per_second() -> anyhow::Result<f64> {
             version: "0".into(),
             key_hash,
         };
-        store.register_runner([1; 32], new, now).await?;
+        store.register_runner([1; 32], new, None, now).await?;
         tasks.push(tokio::spawn(work(Arc::clone(&store), Arc::clone(&clock), repo, runner)));
     }
     let mut done = 0;
@@ -74,7 +77,7 @@ async fn work(
         if made < share {
             let count = usize::try_from(SLOTS)?.min(share - made);
             let runs = (0..count).map(|_| run(repo, now)).collect::<anyhow::Result<Vec<_>>>()?;
-            store.create_runs(runs, now).await?;
+            store.create_runs(runs, Actor::pipeyard(), now).await?;
             made += count;
         }
         let left = u32::try_from(share - done)?;

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use pipeyard_model::{Clock, SystemClock};
+use pipeyard_model::{Actor, Clock, SystemClock};
 use pipeyard_store::Store;
 use pipeyard_store_sqlite::SqliteStore;
 
@@ -44,6 +44,9 @@ pub async fn accept_runner_token(state: &AppState, file: &Path) -> anyhow::Resul
         file.display()
     );
     let now = state.clock.now();
-    state.store.add_registration_token(tokens::hash(token), now + FILE_TOKEN, None, now).await?;
+    state
+        .store
+        .add_registration_token(tokens::hash(token), now + FILE_TOKEN, Actor::pipeyard(), now)
+        .await?;
     Ok(())
 }

@@ -24,8 +24,8 @@
 //! | `GET /api/audit?before=&limit=` | [`Page`] of [`AuditView`], newest first |
 
 use pipeyard_model::{
-    ArtifactId, Conclusion, Epoch, HookId, JobId, NodeName, RepoId, RepoName, RunId, RunnerId,
-    SecretName, Status, Timestamp, TokenId, UserId, log::Stream,
+    ArtifactId, Conclusion, Epoch, HookId, JobId, NodeName, RepoId, RepoName, Role, RunId,
+    RunnerId, SecretName, Status, Timestamp, TokenId, UserId, UserName, log::Stream,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -414,6 +414,10 @@ pub struct Login {
     /// What the session or token is told by in lists: `pipectl on build-7`.
     #[serde(default)]
     pub label: Option<String>,
+    /// A token ends after so many days, 1 to 365; after 90 if absent, or with the token that it is
+    /// made by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
 }
 
 /// Who is signed in.
@@ -423,11 +427,69 @@ pub struct Me {
     pub user: UserId,
     /// Its name.
     pub name: String,
-    /// `admin`.
+    /// `admin`, `developer`.
     pub role: String,
+    /// When the session or token ends.
+    pub expires_at: Timestamp,
     /// The new API token, only in the answer to a login that wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+}
+
+/// A person or program with an account.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UserView {
+    /// Its id.
+    pub id: UserId,
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Who forges say that it is, `github=ann-lee`.
+    pub identities: Vec<String>,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// When it first signed in.
+    pub first_seen_at: Option<Timestamp>,
+}
+
+/// Adds a person.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Its name.
+    pub name: UserName,
+    /// `developer` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Who forges say that it is, `github=ann-lee`.
+    #[serde(default)]
+    pub identities: Vec<String>,
+}
+
+/// Changes a person; what is absent stays.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeUser {
+    /// What it may do from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// All of its identities from now on, `github=ann-lee`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identities: Option<Vec<String>>,
+}
+
+/// A person with a one-time login, shown only once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UserLogin {
+    /// The person.
+    pub user: UserView,
+    /// Signs in once: `pipectl login URL --code CODE`, or the link.
+    pub code: String,
+    /// The same as a link.
+    pub link: String,
+    /// The code is refused after this.
+    pub expires_at: Timestamp,
 }
 
 /// A session or API token in a list.
@@ -446,7 +508,9 @@ pub struct TokenView {
     /// When it was last used; exact to a minute.
     pub used_at: Option<Timestamp>,
     /// When it ends by itself.
-    pub expires_at: Option<Timestamp>,
+    pub expires_at: Timestamp,
+    /// The session or token that it was made by; it ends with it.
+    pub parent: Option<TokenId>,
     /// It is the one that this request came with.
     pub current: bool,
 }
@@ -456,7 +520,8 @@ pub struct TokenView {
 pub struct NewToken {
     /// What it is told by in lists.
     pub label: String,
-    /// It ends after so many days, 1 to 3650; never if absent.
+    /// It ends after so many days, 1 to 365; after 90 if absent, or with the session or token that
+    /// makes it.
     #[serde(default)]
     pub days: Option<u32>,
 }
@@ -468,21 +533,54 @@ pub struct TokenAdded {
     pub id: TokenId,
     /// The token.
     pub token: String,
+    /// It is refused after this.
+    pub expires_at: Timestamp,
 }
 
-/// One privileged change.
+/// One change.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AuditView {
     /// Always increasing.
     pub seq: i64,
     /// When.
     pub at: Timestamp,
-    /// Who; `pipeyard` for the server itself.
+    /// The kind of who did it: `user`, `runner`, `attempt`, `forge`, `pipeyard`, `nobody`.
+    pub who: String,
+    /// What it was called then; `pipeyard` for the server itself.
     pub actor: String,
+    /// The session or token that the request came with.
+    pub credential: Option<String>,
+    /// Where the request came from.
+    pub address: Option<String>,
     /// `secret.set`, `run.cancel`, ...
     pub action: String,
     /// What it was done to.
     pub target: String,
+    /// What was there before.
+    pub before: Option<serde_json::Value>,
+    /// What is there now.
+    pub after: Option<serde_json::Value>,
+    /// SHA-256 over this row and all before it; absent in rows from before the chain began.
+    pub hash: Option<String>,
+}
+
+/// What a check of the audit log found.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AuditCheck {
+    /// Every row is what was written.
+    pub whole: bool,
+    /// Rows of the chain that were checked.
+    pub rows: u64,
+    /// Rows from before the chain began; its first link covers them.
+    pub before: u64,
+    /// The newest row. Write it down with its hash elsewhere, to notice a whole new log.
+    pub head: i64,
+    /// Its hash.
+    pub hash: String,
+    /// The first row that isn't what was written.
+    pub broken_at: Option<i64>,
+    /// How it isn't.
+    pub problem: Option<String>,
 }
 
 /// Where notifications go.

@@ -87,8 +87,11 @@ pub enum Command {
     /// Sessions and API tokens.
     #[command(subcommand)]
     Tokens(commands::tokens::Tokens),
+    /// Users and their roles.
+    #[command(subcommand)]
+    Users(commands::users::Users),
     /// Who changed what.
-    Audit(commands::tokens::Audit),
+    Audit(commands::audit::Audit),
     /// Wait, silently, until something has ended.
     #[command(subcommand)]
     Wait(commands::wait::Wait),
@@ -117,6 +120,7 @@ pub async fn run(global: Global, command: Command) -> ExitCode {
             Command::Dora(it) => it.run(&context).await,
             Command::Incidents(it) => it.run(&context).await,
             Command::Tokens(it) => it.run(&context).await,
+            Command::Users(it) => it.run(&context).await,
             Command::Audit(it) => it.run(&context).await,
             Command::Wait(it) => it.run(&context).await,
             Command::Doctor(it) => it.run(&context).await,

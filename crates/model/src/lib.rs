@@ -3,7 +3,9 @@
 //! Everything here is data and arithmetic. There is no I/O, no async, no randomness that is not
 //! passed in, and no clock but [`Clock`]: every transition takes `now` as an argument.
 
+pub mod actor;
 pub mod address;
+pub mod credential;
 pub mod deployment;
 pub mod environment;
 pub mod fleet;
@@ -13,13 +15,16 @@ pub mod lease;
 pub mod log;
 pub mod name;
 pub mod plan;
+pub mod policy;
 pub mod run;
 pub mod size;
 pub mod status;
 pub mod time;
 
+pub use actor::{Actor, Who};
 pub use id::*;
-pub use name::{BadName, EnvironmentName, NodeName, RepoName, SecretName, ServiceName};
+pub use name::{BadName, EnvironmentName, NodeName, RepoName, SecretName, ServiceName, UserName};
+pub use policy::{Permission, Role};
 pub use size::{BadSize, ByteSize};
 pub use status::{Conclusion, Status};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -35,6 +35,18 @@ fn variable(text: &str) -> bool {
     head && text.len() <= 100 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Words that stand for somebody else where a user's name is shown.
+const RESERVED: [&str; 6] = ["pipeyard", "nobody", "runner", "attempt", "forge", "me"];
+
+/// Lower case only: two people whose names differ in case would be taken for one another.
+fn account(text: &str) -> bool {
+    plain(text)
+        && text.len() <= 39
+        && !text.bytes().any(|b| b.is_ascii_uppercase())
+        && !text.starts_with('_')
+        && !RESERVED.contains(&text)
+}
+
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident, $kind:literal, $check:path, $rule:literal;)*) => {$(
         $(#[$doc])*
@@ -121,6 +133,9 @@ names! {
     /// A secret; also the variable that a step finds it in.
     SecretName, "secret", variable,
         "use letters, digits and '_', at most 100, not starting with a digit";
+    /// A person or program with an account.
+    UserName, "user", account,
+        "use lower-case letters, digits, '_', '-' and '.', at most 39, starting with a letter or digit; pipeyard, nobody, runner, attempt, forge and me are taken";
 }
 
 #[cfg(test)]
@@ -138,6 +153,17 @@ mod tests {
         assert!(RepoName::new("team/shop").is_ok());
         for bad in ["/shop", "team//shop", "team/../x", "a/"] {
             assert!(RepoName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_users_name_can_be_mistaken_for_no_other() {
+        for good in ["ann", "ann.lee", "build-bot", "7"] {
+            assert!(UserName::new(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(40);
+        for bad in ["", "Ann", "pipeyard", "nobody", "-x", "_x", "a b", "a/b", "аnn", &long] {
+            assert!(UserName::new(bad).is_err(), "{bad:?}");
         }
     }
 

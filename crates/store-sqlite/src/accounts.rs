@@ -1,31 +1,32 @@
-//! People, sessions, tokens and the audit log.
+//! People, sessions and tokens.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use pipeyard_model::{Timestamp, TokenId, UserId};
+use pipeyard_model::{Actor, Role, Timestamp, TokenId, UserId, UserName, credential::BadLifetime};
 use pipeyard_store::{
     StoreError, StoreResult,
     accounts::{
-        Accounts, AuditEntry, Credential, CredentialKind, NewCredential, Role, SecretHash,
-        SignedIn, User,
+        Account, Accounts, AuditEntry, Credential, CredentialKind, Exchanged, Identity,
+        NewCredential, SecretHash, SignedIn, User,
     },
+    audit::{Checked, Note},
 };
+use serde_json::json;
 use sqlx::SqliteConnection;
 
 use crate::{
-    SqliteStore, audit,
-    column::{corrupt, failed, parse},
+    SqliteStore,
+    audit::{self, Detail},
+    column::{corrupt, failed, parse, parse_opt},
+    people,
 };
 
 /// The use of a credential is noted at most this often.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
-fn role(word: &str, row: &str) -> StoreResult<Role> {
-    match word {
-        "admin" => Ok(Role::Admin),
-        other => Err(corrupt("users", "role", row, format!("unknown role {other:?}"))),
-    }
+pub(crate) fn role(word: &str, row: &str) -> StoreResult<Role> {
+    parse("users", "role", row, word)
 }
 
 fn kind(word: &str, row: &str) -> StoreResult<CredentialKind> {
@@ -37,30 +38,50 @@ fn kind(word: &str, row: &str) -> StoreResult<CredentialKind> {
     }
 }
 
+/// Stores it; it ends with its parent at the latest. Answers its end.
 async fn insert(
     tx: &mut SqliteConnection,
     user: UserId,
     new: &NewCredential,
+    parent: Option<(TokenId, Timestamp)>,
     now: Timestamp,
-) -> StoreResult<()> {
+) -> StoreResult<Timestamp> {
     let (id, user, word) = (new.id.to_string(), user.to_string(), new.kind.as_str());
     let hash = new.hash.as_slice();
-    let expires = new.expires_at.map(|at| at.0);
+    let expires_at = parent.map_or(new.expires_at, |(_, end)| end.min(new.expires_at));
+    if new.exact && expires_at < new.expires_at {
+        let (asked, parent) = (new.expires_at, expires_at);
+        let message = BadLifetime::OutlivesParent { asked, parent }.to_string();
+        return Err(StoreError::conflict("outlives_parent", message));
+    }
+    let parent = parent.map(|(id, _)| id.to_string());
     sqlx::query!(
-        "INSERT INTO credentials (id, user_id, kind, label, hash, created_at, expires_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO credentials (id, user_id, kind, label, hash, parent, created_at, expires_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         id,
         user,
         word,
         new.label,
         hash,
+        parent,
         now.0,
-        expires
+        expires_at.0
     )
     .execute(tx)
     .await
     .map_err(failed)?;
-    Ok(())
+    Ok(expires_at)
+}
+
+/// What is recorded of a new credential.
+fn made(new: &NewCredential, expires_at: Timestamp, parent: Option<TokenId>) -> Detail {
+    Detail::new(json!({
+        "id": new.id,
+        "kind": new.kind.as_str(),
+        "label": new.label,
+        "expires_at": expires_at,
+        "parent": parent,
+    }))
 }
 
 #[async_trait]
@@ -71,17 +92,19 @@ impl Accounts for SqliteStore {
                 let new = UserId::new().to_string();
                 sqlx::query!(
                     "INSERT INTO users (id, name, role, created_at) VALUES (?, 'admin', 'admin', ?)
-                         ON CONFLICT (name) DO NOTHING",
+                         ON CONFLICT (name) WHERE removed_at IS NULL DO NOTHING",
                     new,
                     now.0
                 )
                 .execute(&mut *tx)
                 .await
                 .map_err(failed)?;
-                let row = sqlx::query!("SELECT id, name, role FROM users WHERE name = 'admin'")
-                    .fetch_one(&mut *tx)
-                    .await
-                    .map_err(failed)?;
+                let row = sqlx::query!(
+                    "SELECT id, name, role FROM users WHERE name = 'admin' AND removed_at IS NULL"
+                )
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(failed)?;
                 Ok(User {
                     id: parse("users", "id", &row.id, &row.id)?,
                     role: role(&row.role, &row.id)?,
@@ -92,10 +115,56 @@ impl Accounts for SqliteStore {
         .await
     }
 
+    async fn add_user(
+        &self,
+        user: User,
+        identities: Vec<Identity>,
+        by: Actor,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        self.write(move |c| Box::pin(people::add(c, user, identities, by, now))).await
+    }
+
+    async fn users(&self) -> StoreResult<Vec<Account>> {
+        let mut tx = self.snapshot().await?;
+        people::list(&mut tx, None).await
+    }
+
+    async fn user_by_name(&self, name: &UserName) -> StoreResult<Option<Account>> {
+        let mut tx = self.snapshot().await?;
+        Ok(people::list(&mut tx, Some(name.as_str())).await?.pop())
+    }
+
+    async fn user_by_identity(&self, forge: &str, login: &str) -> StoreResult<Option<User>> {
+        let mut tx = self.snapshot().await?;
+        people::by_identity(&mut tx, forge, login).await
+    }
+
+    async fn change_user(
+        &self,
+        name: &UserName,
+        role: Option<Role>,
+        identities: Option<Vec<Identity>>,
+        by: Actor,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let name = name.clone();
+        self.write(move |c| {
+            Box::pin(async move { people::change(c, &name, role, identities, by, now).await })
+        })
+        .await
+    }
+
+    async fn remove_user(&self, name: &UserName, by: Actor, now: Timestamp) -> StoreResult<()> {
+        let name = name.clone();
+        self.write(move |c| Box::pin(async move { people::remove(c, &name, by, now).await })).await
+    }
+
     async fn add_one_time_login(
         &self,
         user: UserId,
         credential: NewCredential,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()> {
         self.write(move |tx| {
@@ -105,8 +174,18 @@ impl Accounts for SqliteStore {
                     .execute(&mut *tx)
                     .await
                     .map_err(failed)?;
-                insert(tx, user, &credential, now).await?;
-                audit::record(tx, None, "login.mint", &credential.label, now).await
+                let name = sqlx::query_scalar!(
+                    "SELECT name FROM users WHERE id = ? AND removed_at IS NULL",
+                    owner
+                )
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed)?
+                .ok_or_else(|| StoreError::not_found(format_args!("user {user}")))?;
+                let end = insert(tx, user, &credential, None, now).await?;
+                let target = format!("one-time login of {name}");
+                let detail = made(&credential, end, None);
+                audit::record_change(tx, by, "login.mint", &target, detail, now).await
             })
         })
         .await
@@ -126,16 +205,17 @@ impl Accounts for SqliteStore {
         &self,
         old: SecretHash,
         new: NewCredential,
+        from: Option<IpAddr>,
         now: Timestamp,
-    ) -> StoreResult<Option<User>> {
+    ) -> StoreResult<Option<Exchanged>> {
         self.write(move |tx| {
             Box::pin(async move {
                 let hash = old.as_slice();
                 let Some(row) = sqlx::query!(
-                    "SELECT c.id, c.kind, u.id AS user_id, u.name, u.role
+                    "SELECT c.id, c.kind, c.expires_at, u.id AS user_id, u.name, u.role
                          FROM credentials c JOIN users u ON u.id = c.user_id
                          WHERE c.hash = ? AND c.kind IN ('login', 'token')
-                           AND (c.expires_at IS NULL OR c.expires_at > ?)",
+                           AND c.expires_at > ? AND u.removed_at IS NULL",
                     hash,
                     now.0
                 )
@@ -145,12 +225,14 @@ impl Accounts for SqliteStore {
                 else {
                     return Ok(None);
                 };
-                match kind(&row.kind, &row.id)? {
+                let old: TokenId = parse("credentials", "id", &row.id, &row.id)?;
+                let parent = match kind(&row.kind, &row.id)? {
                     CredentialKind::OneTimeLogin => {
                         sqlx::query!("DELETE FROM credentials WHERE id = ?", row.id)
                             .execute(&mut *tx)
                             .await
                             .map_err(failed)?;
+                        None
                     }
                     CredentialKind::Token | CredentialKind::Session => {
                         sqlx::query!(
@@ -161,8 +243,9 @@ impl Accounts for SqliteStore {
                         .execute(&mut *tx)
                         .await
                         .map_err(failed)?;
+                        Some((old, Timestamp(row.expires_at)))
                     }
-                }
+                };
                 sqlx::query!(
                     "UPDATE users SET first_seen_at = ? WHERE id = ? AND first_seen_at IS NULL",
                     now.0,
@@ -176,10 +259,12 @@ impl Accounts for SqliteStore {
                     role: role(&row.role, &row.user_id)?,
                     name: row.name,
                 };
-                insert(tx, user.id, &new, now).await?;
+                let expires_at = insert(tx, user.id, &new, parent, now).await?;
                 let target = format!("{} {}", new.kind.as_str(), new.label);
-                audit::record(tx, Some(user.id), "login", &target, now).await?;
-                Ok(Some(user))
+                let by = Actor { credential: Some(old), ..Actor::user(user.id).from(from) };
+                let detail = made(&new, expires_at, parent.map(|(id, _)| id));
+                audit::record_change(tx, by, "login", &target, detail, now).await?;
+                Ok(Some(Exchanged { user, expires_at }))
             })
         })
         .await
@@ -188,10 +273,10 @@ impl Accounts for SqliteStore {
     async fn signed_in(&self, hash: SecretHash, now: Timestamp) -> StoreResult<Option<SignedIn>> {
         let bytes = hash.as_slice();
         let Some(row) = sqlx::query!(
-            "SELECT c.id, c.kind, c.used_at, u.id AS user_id, u.name, u.role
+            "SELECT c.id, c.kind, c.used_at, c.expires_at, u.id AS user_id, u.name, u.role
              FROM credentials c JOIN users u ON u.id = c.user_id
              WHERE c.hash = ? AND c.kind IN ('session', 'token')
-               AND (c.expires_at IS NULL OR c.expires_at > ?)",
+               AND c.expires_at > ? AND u.removed_at IS NULL",
             bytes,
             now.0
         )
@@ -223,6 +308,7 @@ impl Accounts for SqliteStore {
             },
             credential: parse("credentials", "id", &row.id, &row.id)?,
             kind: kind(&row.kind, &row.id)?,
+            expires_at: Timestamp(row.expires_at),
         }))
     }
 
@@ -230,25 +316,49 @@ impl Accounts for SqliteStore {
         &self,
         user: UserId,
         credential: NewCredential,
+        parent: TokenId,
+        by: Actor,
         now: Timestamp,
-    ) -> StoreResult<()> {
+    ) -> StoreResult<Timestamp> {
         self.write(move |tx| {
             Box::pin(async move {
-                insert(tx, user, &credential, now).await?;
+                let (id, owner) = (parent.to_string(), user.to_string());
+                // It may have ended since the request came in.
+                let end = sqlx::query_scalar!(
+                    "SELECT expires_at FROM credentials
+                     WHERE id = ? AND user_id = ? AND expires_at > ?",
+                    id,
+                    owner,
+                    now.0
+                )
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed)?
+                .ok_or_else(|| StoreError::not_found(format_args!("token {parent}")))?;
+                let end = Timestamp(end);
+                let end = insert(tx, user, &credential, Some((parent, end)), now).await?;
                 let action = format!("{}.create", credential.kind.as_str());
-                audit::record(tx, Some(user), &action, &credential.label, now).await
+                let detail = made(&credential, end, Some(parent));
+                audit::record_change(tx, by, &action, &credential.label, detail, now).await?;
+                Ok(end)
             })
         })
         .await
     }
 
-    async fn credentials(&self, now: Timestamp) -> StoreResult<Vec<Credential>> {
+    async fn credentials(
+        &self,
+        of: Option<UserId>,
+        now: Timestamp,
+    ) -> StoreResult<Vec<Credential>> {
+        let of = of.map(|id| id.to_string());
         let rows = sqlx::query!(
-            "SELECT c.id, c.kind, c.label, c.created_at, c.used_at, c.expires_at, u.name
+            "SELECT c.id, c.kind, c.label, c.created_at, c.used_at, c.expires_at, c.parent, u.name
              FROM credentials c JOIN users u ON u.id = c.user_id
-             WHERE c.kind <> 'login' AND (c.expires_at IS NULL OR c.expires_at > ?)
+             WHERE c.kind <> 'login' AND c.expires_at > ?1 AND (?2 IS NULL OR c.user_id = ?2)
              ORDER BY c.created_at DESC, c.id DESC LIMIT 1000",
-            now.0
+            now.0,
+            of
         )
         .fetch_all(&self.read)
         .await
@@ -256,33 +366,66 @@ impl Accounts for SqliteStore {
         rows.into_iter()
             .map(|row| {
                 Ok(Credential {
+                    parent: parse_opt("credentials", "parent", &row.id, row.parent.as_deref())?,
                     id: parse("credentials", "id", &row.id, &row.id)?,
                     user: row.name,
                     kind: kind(&row.kind, &row.id)?,
                     label: row.label,
                     created_at: Timestamp(row.created_at),
                     used_at: row.used_at.map(Timestamp),
-                    expires_at: row.expires_at.map(Timestamp),
+                    expires_at: Timestamp(row.expires_at),
                 })
             })
             .collect()
     }
 
-    async fn revoke_credential(&self, id: TokenId, by: UserId, now: Timestamp) -> StoreResult<()> {
+    async fn revoke_credential(
+        &self,
+        id: TokenId,
+        of: Option<UserId>,
+        by: Actor,
+        now: Timestamp,
+    ) -> StoreResult<()> {
         self.write(move |tx| {
             Box::pin(async move {
-                let key = id.to_string();
-                let row = sqlx::query!(
-                    "DELETE FROM credentials WHERE id = ? AND kind <> 'login'
-                         RETURNING kind, label",
-                    key
+                let (key, of) = (id.to_string(), of.map(|id| id.to_string()));
+                let known = sqlx::query_scalar!(
+                    "SELECT id FROM credentials
+                     WHERE id = ?1 AND kind <> 'login' AND (?2 IS NULL OR user_id = ?2)",
+                    key,
+                    of
                 )
                 .fetch_optional(&mut *tx)
                 .await
-                .map_err(failed)?
-                .ok_or_else(|| StoreError::not_found(format_args!("token {id}")))?;
-                let action = format!("{}.revoke", row.kind);
-                audit::record(tx, Some(by), &action, &row.label, now).await
+                .map_err(failed)?;
+                if known.is_none() {
+                    return Err(StoreError::not_found(format_args!("token {id}")));
+                }
+                // It first, then what was made by it, and by those.
+                let ended = sqlx::query!(
+                    r#"WITH RECURSIVE ended (id) AS (
+                           SELECT ?1
+                           UNION
+                           SELECT c.id FROM credentials c JOIN ended e ON c.parent = e.id
+                       )
+                       SELECT c.id, c.kind, c.label, u.name
+                       FROM ended e JOIN credentials c ON c.id = e.id
+                       JOIN users u ON u.id = c.user_id"#,
+                    key
+                )
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(failed)?;
+                for row in ended {
+                    let action = format!("{}.revoke", row.kind);
+                    let before = Detail::gone(json!({ "id": row.id, "user": row.name }));
+                    audit::record_change(tx, by, &action, &row.label, before, now).await?;
+                }
+                sqlx::query!("DELETE FROM credentials WHERE id = ?", key)
+                    .execute(tx)
+                    .await
+                    .map_err(failed)?;
+                Ok(())
             })
         })
         .await
@@ -302,28 +445,20 @@ impl Accounts for SqliteStore {
             .await
     }
 
-    async fn audit(&self, before: Option<i64>, limit: u32) -> StoreResult<Vec<AuditEntry>> {
-        let before = before.unwrap_or(i64::MAX);
-        let limit = limit.clamp(1, 200);
-        let rows = sqlx::query!(
-            r#"SELECT a.seq, a.at, a.action, a.target, u.name AS "name?"
-               FROM audit a LEFT JOIN users u ON u.id = a.user_id
-               WHERE a.seq < ? ORDER BY a.seq DESC LIMIT ?"#,
-            before,
-            limit
-        )
-        .fetch_all(&self.read)
+    async fn note(&self, note: Note, now: Timestamp) -> StoreResult<()> {
+        self.write(move |tx| {
+            Box::pin(
+                async move { audit::record(tx, note.by, note.action, &note.target, now).await },
+            )
+        })
         .await
-        .map_err(failed)?;
-        Ok(rows
-            .into_iter()
-            .map(|row| AuditEntry {
-                seq: row.seq,
-                at: Timestamp(row.at),
-                actor: row.name.unwrap_or_else(|| "pipeyard".to_owned()),
-                action: row.action,
-                target: row.target,
-            })
-            .collect())
+    }
+
+    async fn audit(&self, before: Option<i64>, limit: u32) -> StoreResult<Vec<AuditEntry>> {
+        audit::list(&self.read, before.unwrap_or(i64::MAX), limit.clamp(1, 200)).await
+    }
+
+    async fn check_audit(&self) -> StoreResult<Checked> {
+        audit::check(&self.read).await
     }
 }

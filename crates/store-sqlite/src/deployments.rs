@@ -6,7 +6,7 @@ use pipeyard_api::deploys::{
     Applied, CommitsView, EnvironmentsFile, IncidentView, SampleView, TimelineView,
 };
 use pipeyard_model::{
-    DeploymentId, EnvironmentName, IncidentId, RunId, ServiceName, Timestamp, UserId,
+    Actor, DeploymentId, EnvironmentName, IncidentId, RunId, ServiceName, Timestamp,
     deployment::{Deployment, Purpose},
     environment::{Person, Policy, Source},
 };
@@ -62,7 +62,7 @@ impl Deployments for SqliteStore {
         &self,
         file: EnvironmentsFile,
         dry_run: bool,
-        by: UserId,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<Applied> {
         deployments_env::apply(self, file, dry_run, by, now).await
@@ -74,7 +74,7 @@ impl Deployments for SqliteStore {
         from: Policy,
         to: Policy,
         what: &str,
-        by: UserId,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()> {
         let (environment, what) = (environment.clone(), what.to_owned());
@@ -308,13 +308,13 @@ impl Deployments for SqliteStore {
         id: IncidentId,
         restored_at: Timestamp,
         by: &str,
-        user: Option<UserId>,
+        actor: Actor,
         now: Timestamp,
     ) -> StoreResult<IncidentView> {
         let by = by.to_owned();
         self.write(move |c| {
             Box::pin(async move {
-                audit::record(c, user, "incident.close", &format!("incident {id}"), now).await?;
+                audit::record(c, actor, "incident.close", &format!("incident {id}"), now).await?;
                 deployments_incidents::close(c, id, restored_at, &by, now).await
             })
         })

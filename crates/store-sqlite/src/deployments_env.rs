@@ -1,15 +1,21 @@
 //! Environments and services: what the file says becomes the rows, and the differences are told.
 
 use pipeyard_api::deploys::{Applied, EnvironmentChange, EnvironmentsFile, ServiceSpec};
-use pipeyard_model::{EnvironmentName, ServiceName, Timestamp, UserId};
+use pipeyard_model::{Actor, EnvironmentName, ServiceName, Timestamp};
 use pipeyard_store::{
     StoreError, StoreResult,
     deployments::{Environment, Place},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
-use crate::{SqliteStore, audit, column, column::failed, deployments_policy};
+use crate::{
+    SqliteStore,
+    audit::{self, Detail},
+    column,
+    column::failed,
+    deployments_policy,
+};
 
 pub(crate) async fn environments(c: &mut SqliteConnection) -> StoreResult<Vec<Environment>> {
     let rows = sqlx::query!(
@@ -76,7 +82,7 @@ pub(crate) async fn apply(
     store: &SqliteStore,
     file: EnvironmentsFile,
     dry_run: bool,
-    by: UserId,
+    by: Actor,
     now: Timestamp,
 ) -> StoreResult<Applied> {
     let (tell, told) = tokio::sync::oneshot::channel();
@@ -86,7 +92,9 @@ pub(crate) async fn apply(
                 let changes = apply_all(c, file, now).await?;
                 for change in &changes {
                     let action = format!("environment.{}", change.change);
-                    audit::record(c, Some(by), &action, &change.what, now).await?;
+                    // Each field as `path: old -> new`.
+                    let detail = Detail::new(json!({ "fields": change.fields }));
+                    audit::record_change(c, by, &action, &change.what, detail, now).await?;
                 }
                 // The caller may be gone.
                 let _ = tell.send(changes);

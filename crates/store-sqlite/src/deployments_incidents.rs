@@ -127,7 +127,7 @@ pub(crate) async fn open(
     let event = NewEvent { kind: "incident.changed", run: None, job: None, deployment };
     events::append(c, &[event], now).await?;
     keep::incident_changed(c, id).await?;
-    audit::record(c, new.user, "incident.open", &format!("incident {id}"), now).await?;
+    audit::record(c, new.actor, "incident.open", &format!("incident {id}"), now).await?;
     let opened = one(c, id).await?;
     outbox::incident_told(c, &opened, now).await?;
     Ok(opened)

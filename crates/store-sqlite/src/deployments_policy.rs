@@ -3,18 +3,20 @@
 
 use pipeyard_api::views::Event;
 use pipeyard_model::{
-    EnvironmentName, RunId, Timestamp, UserId,
+    Actor, EnvironmentName, Role, RunId, Timestamp,
     environment::{
         Accept, Author, Came, Identity, Person, Policy, RunEvent, Source, rules_of_history,
     },
 };
 use pipeyard_store::{StoreError, StoreResult};
+use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::{
-    audit,
+    audit::{self, Detail},
     column::{self, failed},
     intake::event_of,
+    people,
 };
 
 /// Deployments that are looked at for an environment's first rules, the newest.
@@ -49,7 +51,7 @@ pub(crate) async fn change(
     from: &Policy,
     to: &Policy,
     what: &str,
-    by: UserId,
+    by: Actor,
     now: Timestamp,
 ) -> StoreResult<()> {
     let known = policy(c, environment)
@@ -65,7 +67,8 @@ pub(crate) async fn change(
     }
     write(c, environment.as_str(), to).await?;
     let target = format!("environment {environment}: {what}");
-    audit::record(c, Some(by), "environment.allow", &target, now).await
+    let detail = Detail::changed(json!(from), json!(to));
+    audit::record_change(c, by, "environment.allow", &target, detail, now).await
 }
 
 async fn write(c: &mut SqliteConnection, environment: &str, policy: &Policy) -> StoreResult<()> {
@@ -126,20 +129,20 @@ pub(crate) async fn source(c: &mut SqliteConnection, run: RunId) -> StoreResult<
 }
 
 pub(crate) async fn people(c: &mut SqliteConnection) -> StoreResult<Vec<Person>> {
-    let rows = sqlx::query!("SELECT id, name, role FROM users ORDER BY name")
-        .fetch_all(c)
-        .await
-        .map_err(failed)?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Person {
-                id: column::parse("users", "id", &row.name, &row.id)?,
-                admin: row.role == "admin",
-                identities: vec![],
-                name: row.name,
-            })
+    let accounts = people::list(c, None).await?;
+    Ok(accounts
+        .into_iter()
+        .map(|account| Person {
+            id: account.user.id,
+            admin: account.user.role == Role::Admin,
+            identities: account
+                .identities
+                .into_iter()
+                .map(|one| Identity { forge: one.forge, login: one.login })
+                .collect(),
+            name: account.user.name,
         })
-        .collect()
+        .collect())
 }
 
 /// Gives rules to environments that are older than rules: what they took until now they go on to
@@ -161,7 +164,7 @@ pub(crate) async fn upgrade(c: &mut SqliteConnection, now: Timestamp) -> StoreRe
         write(&mut tx, name, &Policy { accepts, ..Policy::default() }).await?;
         if row.retired_at.is_none() {
             let target = format!("environment {name}: {}", words.join("; "));
-            audit::record(&mut tx, None, "environment.upgrade", &target, now).await?;
+            audit::record(&mut tx, Actor::pipeyard(), "environment.upgrade", &target, now).await?;
             said.push((row.name, words, left_out));
         }
     }
@@ -239,7 +242,7 @@ mod tests {
         for (reference, over) in [("refs/heads/release/1", false), ("refs/heads/evil", true)] {
             let mut run = plan(made.repo, vec![deploy("web")], &clock);
             run.reference = reference.into();
-            store.create_runs(vec![run], clock.now()).await.unwrap();
+            store.create_runs(vec![run], Actor::pipeyard(), clock.now()).await.unwrap();
             let ready = store.ready_deploys(1).await.unwrap().remove(0);
             let mut new = new_deployment("production", "web", "a");
             new.release.run = ready.run;

@@ -19,6 +19,7 @@ mod events;
 mod intake;
 mod jobs;
 mod outbox;
+mod people;
 mod queue;
 mod repos;
 mod retention;
@@ -87,6 +88,7 @@ impl SqliteStore {
         let mut first = options.connect().await.map_err(|e| cannot_open(path, &e))?;
         MIGRATIONS.run(&mut first).await.map_err(|e| cannot_migrate(path, &e))?;
         let installation = installation(&mut first, clock.now().0).await?;
+        audit::begin_chain(&mut first).await?;
         deployments_policy::upgrade(&mut first, clock.now()).await?;
         sqlx::Connection::close(first).await.map_err(|e| cannot_open(path, &e))?;
         let writer = Writer::open(&options).await.map_err(|e| cannot_open(path, &e))?;

@@ -1,14 +1,16 @@
 //! Repositories and what was last seen of their refs.
 
 use async_trait::async_trait;
-use pipeyard_model::{HookId, RepoId, RepoName, Timestamp, UserId};
+use pipeyard_model::{Actor, HookId, RepoId, RepoName, Timestamp};
 use pipeyard_store::{
     StoreError, StoreResult,
     repos::{Forge, Repo, Repos},
 };
+use serde_json::json;
 
 use crate::{
-    SqliteStore, audit,
+    SqliteStore,
+    audit::{self, Detail},
     column::{self, failed},
 };
 
@@ -73,7 +75,7 @@ impl TryFrom<Row> for Repo {
 
 #[async_trait]
 impl Repos for SqliteStore {
-    async fn add_repo(&self, repo: Repo, by: UserId) -> StoreResult<()> {
+    async fn add_repo(&self, repo: Repo, by: Actor) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 let name = repo.name.as_str();
@@ -113,7 +115,15 @@ impl Repos for SqliteStore {
                 .execute(&mut *c)
                 .await
                 .map_err(failed)?;
-                audit::record(c, Some(by), "repo.add", name, repo.created_at).await
+                let after = json!({
+                    "id": repo.id,
+                    "forge": forge,
+                    "url": repo.url,
+                    "default_branch": repo.default_branch,
+                    "credentials": repo.credentials.is_some(),
+                });
+                let at = repo.created_at;
+                audit::record_change(c, by, "repo.add", name, Detail::new(after), at).await
             })
         })
         .await
@@ -145,21 +155,20 @@ impl Repos for SqliteStore {
         row.map(Repo::try_from).transpose()
     }
 
-    async fn remove_repo(&self, id: RepoId, by: UserId, now: Timestamp) -> StoreResult<()> {
+    async fn remove_repo(&self, id: RepoId, by: Actor, now: Timestamp) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 let text = id.to_string();
-                let done = sqlx::query!(
-                    "UPDATE repos SET removed_at = ? WHERE id = ? AND removed_at IS NULL",
+                let gone = sqlx::query!(
+                    "UPDATE repos SET removed_at = ? WHERE id = ? AND removed_at IS NULL
+                     RETURNING name, url",
                     now.0,
                     text
                 )
-                .execute(&mut *c)
+                .fetch_optional(&mut *c)
                 .await
-                .map_err(failed)?;
-                if done.rows_affected() == 0 {
-                    return Err(StoreError::not_found(format!("repository {id}")));
-                }
+                .map_err(failed)?
+                .ok_or_else(|| StoreError::not_found(format!("repository {id}")))?;
                 sqlx::query!(
                     "UPDATE run_requests SET closed_at = ?, outcome = 'the repository was removed'
                      WHERE repo = ? AND closed_at IS NULL",
@@ -169,7 +178,8 @@ impl Repos for SqliteStore {
                 .execute(&mut *c)
                 .await
                 .map_err(failed)?;
-                audit::record(c, Some(by), "repo.remove", &text, now).await
+                let before = Detail::gone(json!({ "id": id, "url": gone.url }));
+                audit::record_change(c, by, "repo.remove", &gone.name, before, now).await
             })
         })
         .await

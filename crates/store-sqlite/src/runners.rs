@@ -1,17 +1,19 @@
 //! Runners and their registration.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use pipeyard_api::views::RunnerView;
-use pipeyard_model::{RunnerId, Timestamp, UserId, job::JobEvent};
+use pipeyard_model::{Actor, RunnerId, Timestamp, Who, job::JobEvent};
 use pipeyard_store::{
     StoreError, StoreResult,
     runners::{NewRunner, Runners},
 };
+use serde_json::json;
 
 use crate::{
-    SqliteStore, audit,
+    SqliteStore,
+    audit::{self, Detail},
     column::{self, failed},
     events::{self, NewEvent},
     jobs::{Change, load_nodes},
@@ -28,7 +30,7 @@ impl Runners for SqliteStore {
         &self,
         hash: [u8; 32],
         expires_at: Timestamp,
-        by: Option<UserId>,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()> {
         self.write(move |c| {
@@ -48,10 +50,7 @@ impl Runners for SqliteStore {
                 .execute(&mut *c)
                 .await
                 .map_err(failed)?;
-                if by.is_some() {
-                    audit::record(c, by, "runner.token", "registration token", now).await?;
-                }
-                Ok(())
+                audit::record(c, by, "runner.token", "registration token", now).await
             })
         })
         .await
@@ -61,6 +60,7 @@ impl Runners for SqliteStore {
         &self,
         token_hash: [u8; 32],
         runner: NewRunner,
+        from: Option<IpAddr>,
         now: Timestamp,
     ) -> StoreResult<()> {
         self.write(move |c| {
@@ -96,6 +96,10 @@ impl Runners for SqliteStore {
                 .execute(&mut *c)
                 .await
                 .map_err(failed)?;
+                let by = Actor::of(Who::Runner(runner.id)).from(from);
+                let after = Detail::new(json!({ "name": runner.name, "labels": runner.labels }));
+                let target = format!("runner {}", runner.name);
+                audit::record_change(c, by, "runner.register", &target, after, now).await?;
                 events::append(
                     c,
                     &[NewEvent { kind: "runner.changed", ..NewEvent::default() }],
@@ -218,7 +222,7 @@ impl Runners for SqliteStore {
             .collect()
     }
 
-    async fn remove_runner(&self, id: RunnerId, by: UserId, now: Timestamp) -> StoreResult<()> {
+    async fn remove_runner(&self, id: RunnerId, by: Actor, now: Timestamp) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 let text = id.to_string();
@@ -233,7 +237,7 @@ impl Runners for SqliteStore {
                 if done.rows_affected() == 0 {
                     return Err(StoreError::not_found(format!("runner {id}")));
                 }
-                audit::record(c, Some(by), "runner.remove", &text, now).await?;
+                audit::record(c, by, "runner.remove", &text, now).await?;
                 let nodes =
                     load_nodes!(c, "runner = ? AND state = 'running' ORDER BY run, position", text);
                 let moves = nodes.into_iter().map(|node| (node, JobEvent::RunnerLost)).collect();

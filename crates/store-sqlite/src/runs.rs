@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use pipeyard_api::views::{JobView, RunDetail, RunView};
 use pipeyard_model::{
-    Conclusion, JobId, NodeName, RunId, Timestamp, UserId,
+    Actor, Conclusion, JobId, NodeName, RunId, Timestamp,
     job::{JobEvent, JobState, Kind, Reason},
 };
 use pipeyard_store::{
@@ -33,12 +33,7 @@ async fn standing(c: &mut SqliteConnection, id: RunId) -> StoreResult<(String, b
         .ok_or_else(|| StoreError::not_found(format!("run {id}")))
 }
 
-async fn cancel(
-    c: &mut SqliteConnection,
-    id: RunId,
-    by: UserId,
-    now: Timestamp,
-) -> StoreResult<()> {
+async fn cancel(c: &mut SqliteConnection, id: RunId, by: Actor, now: Timestamp) -> StoreResult<()> {
     let (status, _) = standing(c, id).await?;
     if status == "finished" {
         return Err(StoreError::conflict(
@@ -47,7 +42,8 @@ async fn cancel(
         ));
     }
     let nodes = load_nodes!(c, "run = ? AND state <> 'finished' ORDER BY position", id.0);
-    let moves = nodes.into_iter().map(|node| (node, JobEvent::Cancelled { by })).collect();
+    let moves =
+        nodes.into_iter().map(|node| (node, JobEvent::Cancelled { by: by.user_id() })).collect();
     Change::new(c, now).apply(moves).await.map(drop)
 }
 
@@ -167,8 +163,13 @@ async fn deploy_node(c: &mut SqliteConnection, job: JobId) -> StoreResult<Node> 
 
 #[async_trait]
 impl Runs for SqliteStore {
-    async fn create_runs(&self, runs: Vec<NewRun>, now: Timestamp) -> StoreResult<Vec<RunId>> {
-        self.write(move |c| Box::pin(create_all(c, runs, now))).await
+    async fn create_runs(
+        &self,
+        runs: Vec<NewRun>,
+        by: Actor,
+        now: Timestamp,
+    ) -> StoreResult<Vec<RunId>> {
+        self.write(move |c| Box::pin(create_all(c, runs, by, now))).await
     }
 
     async fn run(&self, id: RunId) -> StoreResult<Option<RunDetail>> {
@@ -193,31 +194,31 @@ impl Runs for SqliteStore {
         Ok(run_view::jobs(&mut tx, run, Some(name)).await?.pop())
     }
 
-    async fn cancel_run(&self, id: RunId, by: UserId, now: Timestamp) -> StoreResult<()> {
+    async fn cancel_run(&self, id: RunId, by: Actor, now: Timestamp) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 cancel(c, id, by, now).await?;
-                audit::record(c, Some(by), "run.cancel", &format!("run {id}"), now).await
+                audit::record(c, by, "run.cancel", &format!("run {id}"), now).await
             })
         })
         .await
     }
 
-    async fn approve_run(&self, id: RunId, by: UserId, now: Timestamp) -> StoreResult<()> {
+    async fn approve_run(&self, id: RunId, by: Actor, now: Timestamp) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 approve(c, id, now).await?;
-                audit::record(c, Some(by), "run.approve", &format!("run {id}"), now).await
+                audit::record(c, by, "run.approve", &format!("run {id}"), now).await
             })
         })
         .await
     }
 
-    async fn rerun(&self, id: RunId, failed: bool, by: UserId, now: Timestamp) -> StoreResult<()> {
+    async fn rerun(&self, id: RunId, failed: bool, by: Actor, now: Timestamp) -> StoreResult<()> {
         self.write(move |c| {
             Box::pin(async move {
                 run_again(c, id, failed, now).await?;
-                audit::record(c, Some(by), "run.rerun", &format!("run {id}"), now).await
+                audit::record(c, by, "run.rerun", &format!("run {id}"), now).await
             })
         })
         .await

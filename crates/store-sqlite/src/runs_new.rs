@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipeyard_model::{
-    JobId, RunId, Timestamp,
+    Actor, JobId, RunId, Timestamp,
     plan::{NodeKind, Plan},
 };
 use pipeyard_store::{
@@ -11,9 +11,11 @@ use pipeyard_store::{
     runs::{NewRun, RunContent},
 };
 use serde::Serialize;
+use serde_json::json;
 use sqlx::SqliteConnection;
 
 use crate::{
+    audit::{self, Detail},
     column::{self, failed},
     events::{self, NewEvent},
     intake::event_word,
@@ -216,6 +218,7 @@ async fn insert(
 pub(crate) async fn create_all(
     c: &mut SqliteConnection,
     runs: Vec<NewRun>,
+    by: Actor,
     now: Timestamp,
 ) -> StoreResult<Vec<RunId>> {
     let requests: BTreeSet<i64> = runs.iter().filter_map(|run| run.request).collect();
@@ -235,7 +238,17 @@ pub(crate) async fn create_all(
     let mut graphs = Graphs::default();
     let mut inserted = Vec::with_capacity(runs.len());
     for run in runs {
-        inserted.push(insert(c, run, &mut graphs, now).await?);
+        let started = json!({
+            "repo": run.repo,
+            "pipeline": run.pipeline,
+            "event": event_word(run.event),
+            "ref": run.reference,
+            "commit": run.commit,
+        });
+        let new = insert(c, run, &mut graphs, now).await?;
+        let target = format!("run {}", new.id);
+        audit::record_change(c, by, "run.start", &target, Detail::new(started), now).await?;
+        inserted.push(new);
     }
     graphs.insert(c).await?;
     let created: Vec<_> = inserted

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use pipeyard_api::views::SecretView;
-use pipeyard_model::{RepoId, RepoName, SecretName, Timestamp, UserId};
+use pipeyard_model::{Actor, RepoId, RepoName, SecretName, Timestamp};
 use pipeyard_store::{
     StoreError, StoreResult,
     secrets::{SealedSecret, Secrets},
@@ -27,12 +27,7 @@ fn target(repo: Option<RepoId>, name: &SecretName) -> String {
 
 #[async_trait]
 impl Secrets for SqliteStore {
-    async fn set_secret(
-        &self,
-        secret: SealedSecret,
-        by: UserId,
-        now: Timestamp,
-    ) -> StoreResult<()> {
+    async fn set_secret(&self, secret: SealedSecret, by: Actor, now: Timestamp) -> StoreResult<()> {
         self.write(move |tx| {
                 Box::pin(async move {
                     let (repo, name) = (scope(secret.repo), secret.name.as_str());
@@ -49,7 +44,7 @@ impl Secrets for SqliteStore {
                     .await
                     .map_err(failed)?;
                     let target = target(secret.repo, &secret.name);
-                    audit::record(tx, Some(by), "secret.set", &target, now).await
+                    audit::record(tx, by, "secret.set", &target, now).await
                 })
             })
             .await
@@ -84,7 +79,7 @@ impl Secrets for SqliteStore {
         &self,
         repo: Option<RepoId>,
         name: &SecretName,
-        by: UserId,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()> {
         let name = name.clone();
@@ -100,7 +95,7 @@ impl Secrets for SqliteStore {
                     return Err(StoreError::not_found(format_args!("secret {name}")));
                 }
                 let target = target(repo, &name);
-                audit::record(tx, Some(by), "secret.remove", &target, now).await
+                audit::record(tx, by, "secret.remove", &target, now).await
             })
         })
         .await
@@ -110,6 +105,7 @@ impl Secrets for SqliteStore {
         &self,
         repo: RepoId,
         names: &[SecretName],
+        to: Actor,
         now: Timestamp,
     ) -> StoreResult<Vec<SealedSecret>> {
         if names.is_empty() {
@@ -139,11 +135,10 @@ impl Secrets for SqliteStore {
                     else {
                         continue;
                     };
-                    found.push(SealedSecret {
-                        name,
-                        repo: (row.repo != EVERY).then_some(repo),
-                        sealed: row.sealed,
-                    });
+                    let scope = (row.repo != EVERY).then_some(repo);
+                    let target = target(scope, &name);
+                    audit::record(tx, to, "secret.grant", &target, now).await?;
+                    found.push(SealedSecret { name, repo: scope, sealed: row.sealed });
                 }
                 Ok(found)
             })
@@ -155,7 +150,7 @@ impl Secrets for SqliteStore {
         &self,
         repo: RepoId,
         sealed: Option<Vec<u8>>,
-        by: UserId,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()> {
         self.write(move |tx| {
@@ -181,7 +176,7 @@ impl Secrets for SqliteStore {
                         .map_err(failed)?;
                     "forge_token.remove"
                 };
-                audit::record(tx, Some(by), action, &key, now).await
+                audit::record(tx, by, action, &key, now).await
             })
         })
         .await

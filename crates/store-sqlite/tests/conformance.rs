@@ -66,6 +66,9 @@ promises! {
     people:
         a_one_time_login_is_used_once,
         a_credential_ends,
+        a_credential_never_outlives_its_parent,
+        a_user_comes_and_goes,
+        the_audit_log_says_who_from_where_and_is_chained,
         the_use_of_a_token_is_noted,
         a_job_takes_its_repositorys_secrets,
         a_change_is_in_the_audit_log,

@@ -10,7 +10,7 @@ use pipeyard_api::deploys::{
     ServiceSpec, TargetView, TimelineView,
 };
 use pipeyard_model::{
-    DeploymentId, EnvironmentName, Epoch, IncidentId, JobId, RunId, ServiceName, Timestamp, UserId,
+    Actor, DeploymentId, EnvironmentName, Epoch, IncidentId, JobId, RunId, ServiceName, Timestamp,
     deployment::{Deployment, Entry, Purpose, Reason, Release},
     environment::{Person, Policy, Source},
     plan::{HealthLimit, Otherwise, Strategy},
@@ -79,7 +79,7 @@ pub struct NewDeployment {
     /// What the person said who asked.
     pub comment: Option<String>,
     /// The person who asked, for the audit log.
-    pub by: Option<UserId>,
+    pub by: Actor,
 }
 
 /// What was last seen of a deployment. Replaced as a whole; nothing is decided by it.
@@ -131,7 +131,7 @@ pub struct Change {
     /// What was measured.
     pub sample: Option<SampleView>,
     /// The person who decided, and what (`deployment.approve`), for the audit log.
-    pub by: Option<(UserId, &'static str)>,
+    pub by: Option<(Actor, &'static str)>,
     /// Only measurements moved: nobody is woken by an event.
     pub quiet: bool,
 }
@@ -200,8 +200,8 @@ pub struct NewIncident {
     pub deployment: Option<(DeploymentId, String)>,
     /// Who opens it.
     pub by: String,
-    /// The same, for the audit log; none when Pipeyard itself noticed.
-    pub user: Option<UserId>,
+    /// The same, for the audit log.
+    pub actor: Actor,
 }
 
 /// Environments, services, deployments and incidents.
@@ -214,7 +214,7 @@ pub trait Deployments {
         &self,
         file: EnvironmentsFile,
         dry_run: bool,
-        by: UserId,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<Applied>;
     /// Replaces an environment's rules, if they are still `from`. Not found; conflict
@@ -225,7 +225,7 @@ pub trait Deployments {
         from: Policy,
         to: Policy,
         what: &str,
-        by: UserId,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()>;
     /// The rules of an environment; none if it isn't there or is retired.
@@ -299,7 +299,7 @@ pub trait Deployments {
         id: IncidentId,
         restored_at: Timestamp,
         by: &str,
-        user: Option<UserId>,
+        actor: Actor,
         now: Timestamp,
     ) -> StoreResult<IncidentView>;
     /// Incidents, newest impact first, at most 500: those that are open, those that are restored, or

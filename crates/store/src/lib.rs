@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod artifacts;
+pub mod audit;
 pub mod conformance;
 pub mod deployments;
 pub mod dora;

@@ -1,7 +1,7 @@
 //! Repositories and what was last seen of their refs.
 
 use async_trait::async_trait;
-use pipeyard_model::{HookId, RepoId, RepoName, Timestamp, UserId};
+use pipeyard_model::{Actor, HookId, RepoId, RepoName, Timestamp};
 
 use crate::StoreResult;
 
@@ -45,7 +45,7 @@ pub struct Repo {
 #[async_trait]
 pub trait Repos {
     /// Adds a repository. Conflict `name_taken`.
-    async fn add_repo(&self, repo: Repo, by: UserId) -> StoreResult<()>;
+    async fn add_repo(&self, repo: Repo, by: Actor) -> StoreResult<()>;
     /// All, by name.
     async fn repos(&self) -> StoreResult<Vec<Repo>>;
     /// By id.
@@ -55,7 +55,7 @@ pub trait Repos {
     /// By the address of its webhook.
     async fn repo_by_hook(&self, hook: HookId) -> StoreResult<Option<Repo>>;
     /// Removes it from lists and stops its hooks; runs and numbers stay. Not found if absent.
-    async fn remove_repo(&self, id: RepoId, by: UserId, now: Timestamp) -> StoreResult<()>;
+    async fn remove_repo(&self, id: RepoId, by: Actor, now: Timestamp) -> StoreResult<()>;
     /// Records or clears its last problem.
     async fn set_repo_problem(
         &self,

@@ -1,8 +1,10 @@
 //! Runners and their registration.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use pipeyard_api::views::RunnerView;
-use pipeyard_model::{RunnerId, Timestamp, UserId};
+use pipeyard_model::{Actor, RunnerId, Timestamp};
 
 use crate::StoreResult;
 
@@ -30,7 +32,7 @@ pub trait Runners {
         &self,
         hash: [u8; 32],
         expires_at: Timestamp,
-        by: Option<UserId>,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()>;
     /// Registers a runner by a token that is neither unknown nor expired: conflict `bad_token`.
@@ -38,6 +40,7 @@ pub trait Runners {
         &self,
         token_hash: [u8; 32],
         runner: NewRunner,
+        from: Option<IpAddr>,
         now: Timestamp,
     ) -> StoreResult<()>;
     /// Who holds this key; also notes that the runner spoke (at most once in 5 seconds).
@@ -56,5 +59,5 @@ pub trait Runners {
     /// All that aren't removed, by name.
     async fn runners(&self, now: Timestamp) -> StoreResult<Vec<RunnerView>>;
     /// Its key is worth nothing from now on; its attempts end as lost at once.
-    async fn remove_runner(&self, id: RunnerId, by: UserId, now: Timestamp) -> StoreResult<()>;
+    async fn remove_runner(&self, id: RunnerId, by: Actor, now: Timestamp) -> StoreResult<()>;
 }

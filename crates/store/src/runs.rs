@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use pipeyard_api::views::{DiagnosticView, Event, JobView, RunDetail, RunView};
 use pipeyard_model::{
-    Conclusion, Epoch, JobId, NodeName, RepoId, RunId, Status, Timestamp, UserId,
+    Actor, Conclusion, Epoch, JobId, NodeName, RepoId, RunId, Status, Timestamp,
     plan::{DeploySpec, Plan},
 };
 
@@ -113,7 +113,12 @@ pub struct ReadyDeploy {
 pub trait Runs {
     /// Creates runs with consecutive, never repeated numbers and closes their run request. A repeat
     /// for a request that is closed answers with no run.
-    async fn create_runs(&self, runs: Vec<NewRun>, now: Timestamp) -> StoreResult<Vec<RunId>>;
+    async fn create_runs(
+        &self,
+        runs: Vec<NewRun>,
+        by: Actor,
+        now: Timestamp,
+    ) -> StoreResult<Vec<RunId>>;
     /// One run.
     async fn run(&self, id: RunId) -> StoreResult<Option<RunDetail>>;
     /// The newest run of all.
@@ -124,12 +129,12 @@ pub trait Runs {
     async fn job(&self, run: RunId, name: &NodeName) -> StoreResult<Option<JobView>>;
     /// Ends what isn't finished: queued jobs at once, running ones through their heartbeat.
     /// Conflict `run_finished`.
-    async fn cancel_run(&self, id: RunId, by: UserId, now: Timestamp) -> StoreResult<()>;
+    async fn cancel_run(&self, id: RunId, by: Actor, now: Timestamp) -> StoreResult<()>;
     /// Lets a held run go. Conflict `run_not_held`.
-    async fn approve_run(&self, id: RunId, by: UserId, now: Timestamp) -> StoreResult<()>;
+    async fn approve_run(&self, id: RunId, by: Actor, now: Timestamp) -> StoreResult<()>;
     /// Runs jobs again within the same run (new attempts): all, or with `failed` those that didn't
     /// succeed and what needs them. Conflict `run_not_finished`, `nothing_failed`.
-    async fn rerun(&self, id: RunId, failed: bool, by: UserId, now: Timestamp) -> StoreResult<()>;
+    async fn rerun(&self, id: RunId, failed: bool, by: Actor, now: Timestamp) -> StoreResult<()>;
     /// Deploys whose needs are met, oldest first.
     async fn ready_deploys(&self, limit: u32) -> StoreResult<Vec<ReadyDeploy>>;
     /// A deployment was started for this node; idempotent.

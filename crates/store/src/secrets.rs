@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use pipeyard_api::views::SecretView;
-use pipeyard_model::{RepoId, SecretName, Timestamp, UserId};
+use pipeyard_model::{Actor, RepoId, SecretName, Timestamp};
 
 use crate::StoreResult;
 
@@ -22,8 +22,7 @@ pub struct SealedSecret {
 #[async_trait]
 pub trait Secrets {
     /// Sets or replaces a secret.
-    async fn set_secret(&self, secret: SealedSecret, by: UserId, now: Timestamp)
-    -> StoreResult<()>;
+    async fn set_secret(&self, secret: SealedSecret, by: Actor, now: Timestamp) -> StoreResult<()>;
     /// All of them without values, by name and repository.
     async fn secrets(&self) -> StoreResult<Vec<SecretView>>;
     /// Removes a secret. Not found if absent.
@@ -31,16 +30,18 @@ pub trait Secrets {
         &self,
         repo: Option<RepoId>,
         name: &SecretName,
-        by: UserId,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()>;
-    /// The secrets of these names for a job of this repository, and notes their use. The
+    /// The secrets of these names for a job of this repository, granted to the attempt `to`, which is
+    /// recorded; and notes their use. The
     /// repository's own goes before the general one; a name that is in neither is missing in the
     /// answer.
     async fn take_secrets(
         &self,
         repo: RepoId,
         names: &[SecretName],
+        to: Actor,
         now: Timestamp,
     ) -> StoreResult<Vec<SealedSecret>>;
     /// Keeps the encrypted token for a repository's forge; `None` removes it.
@@ -48,7 +49,7 @@ pub trait Secrets {
         &self,
         repo: RepoId,
         sealed: Option<Vec<u8>>,
-        by: UserId,
+        by: Actor,
         now: Timestamp,
     ) -> StoreResult<()>;
     /// The encrypted token for a repository's forge.

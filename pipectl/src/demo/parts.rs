@@ -66,7 +66,7 @@ impl Running {
         let me: Me = anonymous
             .post(
                 "/api/login",
-                &Login { code, want: Some("token".into()), label: Some("demo".into()) },
+                &Login { code, want: Some("token".into()), label: Some("demo".into()), days: None },
             )
             .await?;
         let client = Client::new(&url, me.token)?;

@@ -17,7 +17,9 @@ use pipeyard_executor::{
     JobRun, StepExit,
     fake::{Act, FakeExecutor},
 };
-use pipeyard_model::{Clock as _, Conclusion, RunId, Status, SystemClock, UserId, log::Stream};
+use pipeyard_model::{
+    Actor, Clock as _, Conclusion, RunId, Status, SystemClock, UserId, log::Stream,
+};
 use tokio_util::sync::CancellationToken;
 
 use world::{LONG, ONE_STEP, Runner, World, texts, write};
@@ -77,7 +79,12 @@ async fn a_cancel_reaches_the_job_by_its_heartbeat() {
     let run = world.until("the start", |run| run.run.status == Status::Running).await;
     world.lines(&run, 2).await;
     let asked = Instant::now();
-    world.state.store.cancel_run(RunId(1), UserId::new(), SystemClock.now()).await.unwrap();
+    world
+        .state
+        .store
+        .cancel_run(RunId(1), Actor::user(UserId::new()), SystemClock.now())
+        .await
+        .unwrap();
     let run = world.finished().await;
     assert_eq!(run.run.conclusion, Some(Conclusion::Cancelled));
     assert!(asked.elapsed() < Duration::from_secs(10), "took {:?}", asked.elapsed());

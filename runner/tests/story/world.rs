@@ -12,8 +12,8 @@ use bytes::Bytes;
 use pipeyard_api::views::{Event, LogLine, RunDetail};
 use pipeyard_executor::fake::{Act, FakeExecutor};
 use pipeyard_model::{
-    AttemptId, Clock as _, Epoch, HookId, RepoId, RepoName, RunId, Status, SystemClock, UserId,
-    log::Stream,
+    Actor, AttemptId, Clock as _, Epoch, HookId, RepoId, RepoName, RunId, Status, SystemClock,
+    UserId, log::Stream,
 };
 use pipeyard_runner::{RunnerConfig, run_with};
 use pipeyard_server::{AppState, ServerConfig, http::runners::mint_registration_token, serve};
@@ -164,7 +164,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let (state, address, stop, server) =
             open(folder.path(), SocketAddr::from(([127, 0, 0, 1], 0))).await;
-        let token = mint_registration_token(&state, UserId::new())
+        let token = mint_registration_token(&state, Actor::user(UserId::new()))
             .await
             .unwrap_or_else(|_| panic!("no token"));
         std::fs::write(folder.path().join("token"), token.token).unwrap();
@@ -231,7 +231,7 @@ impl World {
             received_at: SystemClock.now(),
             disposition: Disposition::Requests(vec![push]),
         };
-        self.state.store.add_repo(repo, UserId::new()).await.unwrap();
+        self.state.store.add_repo(repo, Actor::user(UserId::new())).await.unwrap();
         self.state.store.accept_delivery(delivery).await.unwrap();
         self.state.wake.compile.notify_one();
     }

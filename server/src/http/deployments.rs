@@ -5,7 +5,6 @@ mod view;
 use axum::{
     Json,
     extract::{Path, Query, State},
-    http::StatusCode,
 };
 use pipeyard_api::{
     ErrorBody,
@@ -270,7 +269,7 @@ async fn decide(
         let applied = stored.deployment.apply(event(&stored.deployment)?, now);
         let applied = applied.map_err(|r| Failure::conflict(r.code, r.message))?;
         let next = applied.next.clone();
-        let change = Change { by: Some((auth.user, action)), ..Change::of(applied) };
+        let change = Change { by: Some((auth.actor(), action)), ..Change::of(applied) };
         match state.store.change_deployment(change, now).await {
             Ok(()) => {
                 state.wake.deploy.notify_one();
@@ -285,15 +284,6 @@ async fn decide(
         }
     }
     Err(Failure::conflict("stale_deployment", "the deployment moves too fast; try again"))
-}
-
-/// Refuses everybody but administrators.
-pub(crate) fn administrator(auth: &Auth) -> ApiResult<()> {
-    if auth.role == "admin" {
-        return Ok(());
-    }
-    let message = format!("only an administrator may do this; {} is {}", auth.name, auth.role);
-    Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
 /// A comment without blanks around it; an empty one is none.

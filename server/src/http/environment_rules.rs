@@ -18,7 +18,7 @@ use pipeyard_store::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{auth::Auth, deployments::administrator};
+use super::auth::Auth;
 use crate::{
     AppState,
     error::{ApiResult, Failure},
@@ -150,7 +150,6 @@ async fn allow(
     Path(environment): Path<EnvironmentName>,
     Json(mut rule): Json<Accept>,
 ) -> ApiResult<Json<Allowed>> {
-    administrator(&auth)?;
     let repos = state.store.repos().await?;
     let repo = repos.iter().find(|repo| repo.name == rule.repo);
     let repo = repo.ok_or_else(|| unknown_repo(&repos, &rule.repo, "repo"))?;
@@ -172,7 +171,7 @@ async fn allow(
         to.check(now).map_err(|why| Failure::bad_request("environments_invalid", why))?;
         let accepts = to.accepts.clone();
         let words = rule.words();
-        match state.store.change_policy(&environment, from, to, &words, auth.user, now).await {
+        match state.store.change_policy(&environment, from, to, &words, auth.actor(), now).await {
             Ok(()) => {
                 state.wake.deploy.notify_one();
                 return Ok(Json(Allowed { environment, rule: words, known: false, accepts }));

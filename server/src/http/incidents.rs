@@ -80,8 +80,8 @@ async fn open(
         impact_at,
         detected_at,
         deployment,
+        actor: auth.actor(),
         by: auth.name,
-        user: Some(auth.user),
     };
     Ok(Json(state.store.open_incident(new, now).await?))
 }
@@ -99,5 +99,5 @@ async fn close(
 ) -> ApiResult<Json<IncidentView>> {
     let now = state.clock.now();
     let at = past(body.restored_at, now, "restored_at")?;
-    Ok(Json(state.store.close_incident(id, at, &auth.name, Some(auth.user), now).await?))
+    Ok(Json(state.store.close_incident(id, at, &auth.name, auth.actor(), now).await?))
 }

@@ -1,30 +1,37 @@
-//! Signing in and out, API tokens, and the audit log.
+//! Signing in and out.
 //!
 //! The first start mints a one-time login, which the composition root prints; it is exchanged for
 //! a session or a token. Wrong codes are answered alike and limited in number.
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use pipeyard_api::{
     ErrorBody,
-    views::{AuditView, Login, Me, NewToken, Page, TokenAdded, TokenView},
+    views::{Login, Me},
 };
-use pipeyard_model::{Timestamp, TokenId};
-use pipeyard_store::accounts::{CredentialKind, NewCredential};
+use pipeyard_model::{
+    Actor, Timestamp, TokenId, UserId, Who,
+    credential::{BadLifetime, token_end},
+};
+use pipeyard_store::{
+    StoreResult,
+    accounts::{CredentialKind, Exchanged, NewCredential},
+    audit::Note,
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::auth::{Auth, cookie_name, cross_site, same_origin};
+use super::auth::{Auth, address, cookie_name, cross_site, same_origin};
 use crate::{
     AppState,
     error::{ApiResult, Failure},
@@ -40,16 +47,12 @@ const TRIES: u32 = 10;
 /// Wrong codes from all addresses within [`WINDOW`].
 const ALL_TRIES: u32 = 100;
 const WINDOW: Duration = Duration::from_secs(60);
+/// Stands for an address that isn't known.
+const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(login))
-        .routes(routes!(logout))
-        .routes(routes!(me))
-        .routes(routes!(list_tokens, add_token))
-        .routes(routes!(remove_token))
-        .routes(routes!(audit))
+    OpenApiRouter::new().routes(routes!(login)).routes(routes!(logout)).routes(routes!(me))
 }
 
 /// Mints a one-time login of the administrator; the ones before are worth nothing from then on.
@@ -58,18 +61,32 @@ pub fn router() -> OpenApiRouter<AppState> {
 /// # Errors
 /// When the store fails.
 pub async fn mint_one_time_login(state: &AppState) -> anyhow::Result<String> {
+    let admin = state.store.ensure_admin(state.clock.now()).await?;
+    Ok(one_time_login(state, admin.id, Actor::pipeyard()).await?.0)
+}
+
+/// A one-time login of this user, and its end; the ones before are worth nothing from then on.
+///
+/// # Errors
+/// When the user is gone or the store fails.
+pub(crate) async fn one_time_login(
+    state: &AppState,
+    user: UserId,
+    by: Actor,
+) -> StoreResult<(String, Timestamp)> {
     let now = state.clock.now();
-    let admin = state.store.ensure_admin(now).await?;
     let code = tokens::new_one_time_login();
+    let expires_at = now + ONE_TIME_LOGIN;
     let credential = NewCredential {
         id: TokenId::new(),
         kind: CredentialKind::OneTimeLogin,
         label: "one-time login".to_owned(),
         hash: tokens::hash_presented(&code),
-        expires_at: Some(now + ONE_TIME_LOGIN),
+        expires_at,
+        exact: true,
     };
-    state.store.add_one_time_login(admin.id, credential, now).await?;
-    Ok(code)
+    state.store.add_one_time_login(user, credential, by, now).await?;
+    Ok((code, expires_at))
 }
 
 /// The same, but only while nobody has ever signed in: what a start prints.
@@ -89,7 +106,7 @@ pub struct LoginLimit(Mutex<(i64, HashMap<IpAddr, u32>)>);
 
 impl LoginLimit {
     /// Whether `from` may try (again) now.
-    fn allows(&self, from: IpAddr, now: Timestamp) -> bool {
+    pub(crate) fn allows(&self, from: IpAddr, now: Timestamp) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(Timestamp(state.0)) >= WINDOW {
             *state = (now.0, HashMap::new());
@@ -98,17 +115,10 @@ impl LoginLimit {
         all < ALL_TRIES && state.1.get(&from).copied().unwrap_or(0) < TRIES
     }
 
-    fn count_wrong(&self, from: IpAddr) {
+    pub(crate) fn count_wrong(&self, from: IpAddr) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *state.1.entry(from).or_default() += 1;
     }
-}
-
-/// The caller's address: the last one that a trusted proxy saw, otherwise the peer's.
-fn address(peer: Option<SocketAddr>, headers: &HeaderMap, state: &AppState) -> IpAddr {
-    let forwarded = || pipeyard_listen::forwarded_for(headers);
-    let proxied = state.config.trusted_proxy.then(forwarded).flatten();
-    proxied.or(peer.map(|peer| peer.ip())).unwrap_or(IpAddr::from([0, 0, 0, 0]))
 }
 
 /// Sign in by a one-time login or an API token.
@@ -127,16 +137,14 @@ async fn login(
     }
     let now = state.clock.now();
     let from = address(guest.map(|guest| guest.peer()), &headers, &state);
-    if !state.logins.allows(from, now) {
-        return Err(Failure::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too_many_logins",
-            "too many wrong codes; wait a minute",
-        ));
-    }
-    let (kind, prefix, lifetime) = match body.want.as_deref() {
-        None | Some("cookie") => (CredentialKind::Session, tokens::SESSION, Some(SESSION)),
-        Some("token") => (CredentialKind::Token, tokens::API_TOKEN, None),
+    refuse_guessing(&state, from, now)?;
+    let wrong = |end: BadLifetime| Failure::bad_request("bad_days", end.to_string());
+    let (kind, prefix, expires_at) = match body.want.as_deref() {
+        None | Some("cookie") => (CredentialKind::Session, tokens::SESSION, now + SESSION),
+        Some("token") => {
+            let end = token_end(body.days, None, now).map_err(wrong)?;
+            (CredentialKind::Token, tokens::API_TOKEN, end)
+        }
         Some(other) => {
             return Err(Failure::bad_request(
                 "bad_want",
@@ -152,27 +160,59 @@ async fn login(
         kind,
         label,
         hash: tokens::hash(&secret),
-        expires_at: lifetime.map(|lifetime| now + lifetime),
+        expires_at,
+        exact: body.days.is_some(),
     };
     let presented = tokens::hash_presented(&body.code);
-    let Some(user) = state.store.exchange_credential(presented, credential, now).await? else {
-        state.logins.count_wrong(from);
+    let exchanged = state.store.exchange_credential(presented, credential, from, now).await?;
+    let Some(Exchanged { user, expires_at }) = exchanged else {
+        count_guess(&state, from, "login.refused", "a wrong code or token").await?;
         return Err(Failure::new(
             StatusCode::UNAUTHORIZED,
             "bad_code",
             "this code or token is unknown, used up or over",
         )
-        .hint("a new one-time login: pipectl login-code, on the server's machine"));
+        .hint("a new one-time login: pipectl login-code on the server's machine, or pipectl users login NAME"));
     };
-    let mut me =
-        Me { user: user.id, name: user.name, role: user.role.as_str().to_owned(), token: None };
+    let role = user.role.as_str().to_owned();
+    let mut me = Me { user: user.id, name: user.name, role, expires_at, token: None };
     if kind == CredentialKind::Token {
         me.token = Some(secret);
         return Ok(Json(me).into_response());
     }
     let mut response = Json(me).into_response();
-    response.headers_mut().insert(header::SET_COOKIE, cookie(&secret, SESSION, &state)?);
+    let lifetime = expires_at.since(now);
+    response.headers_mut().insert(header::SET_COOKIE, cookie(&secret, lifetime, &state)?);
     Ok(response)
+}
+
+/// Refuses an address that showed too many wrong codes or tokens.
+pub(crate) fn refuse_guessing(
+    state: &AppState,
+    from: Option<IpAddr>,
+    now: Timestamp,
+) -> ApiResult<()> {
+    if state.logins.allows(from.unwrap_or(UNKNOWN), now) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many_logins",
+        "too many wrong codes; wait a minute",
+    ))
+}
+
+/// Counts a wrong code or token, and records it. The limit bounds how many rows that makes.
+pub(crate) async fn count_guess(
+    state: &AppState,
+    from: Option<IpAddr>,
+    action: &'static str,
+    target: &str,
+) -> ApiResult<()> {
+    state.logins.count_wrong(from.unwrap_or(UNKNOWN));
+    let by = Actor::of(Who::Nobody).from(from);
+    let note = Note { by, action, target: target.to_owned() };
+    Ok(state.store.note(note, state.clock.now()).await?)
 }
 
 fn cookie(value: &str, lifetime: Duration, state: &AppState) -> ApiResult<HeaderValue> {
@@ -185,10 +225,12 @@ fn cookie(value: &str, lifetime: Duration, state: &AppState) -> ApiResult<Header
         .map_err(Failure::internal)
 }
 
-/// Sign out: the session or token of this request is worth nothing from now on.
+/// Sign out: the session or token of this request, and what was made by it, is worth nothing from
+/// now on.
 #[utoipa::path(post, path = "/api/logout", tag = "accounts", responses((status = 204)))]
 async fn logout(State(state): State<AppState>, auth: Auth) -> ApiResult<Response> {
-    state.store.revoke_credential(auth.credential, auth.user, state.clock.now()).await?;
+    let now = state.clock.now();
+    state.store.revoke_credential(auth.credential, Some(auth.user), auth.actor(), now).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().insert(header::SET_COOKIE, cookie("", Duration::ZERO, &state)?);
     Ok(response)
@@ -197,96 +239,8 @@ async fn logout(State(state): State<AppState>, auth: Auth) -> ApiResult<Response
 /// Who is signed in.
 #[utoipa::path(get, path = "/api/me", tag = "accounts", responses((status = 200, body = Me)))]
 async fn me(auth: Auth) -> Json<Me> {
-    Json(Me { user: auth.user, name: auth.name, role: auth.role.to_owned(), token: None })
-}
-
-/// Sessions and tokens that aren't over.
-#[utoipa::path(get, path = "/api/tokens", tag = "accounts", responses((status = 200, body = [TokenView])))]
-async fn list_tokens(State(state): State<AppState>, auth: Auth) -> ApiResult<Json<Vec<TokenView>>> {
-    let rows = state.store.credentials(state.clock.now()).await?;
-    let view = rows.into_iter().map(|row| TokenView {
-        id: row.id,
-        user: row.user,
-        kind: row.kind.as_str().to_owned(),
-        label: row.label,
-        created_at: row.created_at,
-        used_at: row.used_at,
-        expires_at: row.expires_at,
-        current: row.id == auth.credential,
-    });
-    Ok(Json(view.collect()))
-}
-
-/// Make an API token. It is shown only in this answer.
-#[utoipa::path(post, path = "/api/tokens", tag = "accounts", request_body = NewToken,
-    responses((status = 200, body = TokenAdded)))]
-async fn add_token(
-    State(state): State<AppState>,
-    auth: Auth,
-    Json(body): Json<NewToken>,
-) -> ApiResult<Json<TokenAdded>> {
-    let label: String = body.label.trim().chars().take(100).collect();
-    if label.is_empty() {
-        return Err(Failure::bad_request("bad_label", "the token needs a label to be told by"));
-    }
-    let days = body.days.map(u64::from);
-    if days.is_some_and(|days| days == 0 || days > 3650) {
-        return Err(Failure::bad_request("bad_days", "a token lasts 1 to 3650 days"));
-    }
-    let now = state.clock.now();
-    let token = tokens::new(tokens::API_TOKEN);
-    let id = TokenId::new();
-    let credential = NewCredential {
-        id,
-        kind: CredentialKind::Token,
-        label,
-        hash: tokens::hash(&token),
-        expires_at: days.map(|days| now + Duration::from_secs(days * 24 * 3600)),
-    };
-    state.store.add_credential(auth.user, credential, now).await?;
-    Ok(Json(TokenAdded { id, token }))
-}
-
-/// Revoke a session or token.
-#[utoipa::path(delete, path = "/api/tokens/{id}", tag = "accounts", params(("id" = TokenId, Path,)),
-    responses((status = 204), (status = 404, body = ErrorBody)))]
-async fn remove_token(
-    State(state): State<AppState>,
-    auth: Auth,
-    Path(id): Path<TokenId>,
-) -> ApiResult<StatusCode> {
-    state.store.revoke_credential(id, auth.user, state.clock.now()).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(serde::Deserialize, utoipa::IntoParams)]
-struct AuditQuery {
-    /// `next` of the page before.
-    before: Option<i64>,
-    /// 1 to 200, 50 if absent.
-    limit: Option<u32>,
-}
-
-/// Privileged changes, newest first.
-#[utoipa::path(get, path = "/api/audit", tag = "accounts", params(AuditQuery),
-    responses((status = 200, body = Page<AuditView>)))]
-async fn audit(
-    State(state): State<AppState>,
-    _auth: Auth,
-    Query(query): Query<AuditQuery>,
-) -> ApiResult<Json<Page<AuditView>>> {
-    let limit = query.limit.unwrap_or(50).clamp(1, 200);
-    let rows = state.store.audit(query.before, limit).await?;
-    let full = rows.len() == limit as usize;
-    let next = rows.last().filter(|_| full).map(|row| row.seq.to_string());
-    let items = rows.into_iter().map(|row| AuditView {
-        seq: row.seq,
-        at: row.at,
-        actor: row.actor,
-        action: row.action,
-        target: row.target,
-    });
-    Ok(Json(Page { items: items.collect(), next }))
+    let role = auth.role.as_str().to_owned();
+    Json(Me { user: auth.user, name: auth.name, role, expires_at: auth.ends, token: None })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Every route, one file by resource. Each file has a `router()`; this one only joins them.
 
+pub mod access;
 pub mod artifacts;
+pub mod audit;
 pub mod auth;
 pub mod deployments;
 pub mod dora;
@@ -22,7 +24,9 @@ pub mod runs;
 pub mod secrets;
 pub mod start;
 pub mod test_reports;
+pub mod tokens;
 pub mod ui;
+pub mod users;
 
 use axum::{
     Json, Router,
@@ -55,6 +59,7 @@ use crate::{
 pub fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Base::openapi())
         .merge(artifacts::router())
+        .merge(audit::router())
         .merge(deployments::router())
         .merge(dora::router())
         .merge(environments::router())
@@ -71,6 +76,8 @@ pub fn api() -> OpenApiRouter<AppState> {
         .merge(secrets::router())
         .merge(start::router())
         .merge(test_reports::router())
+        .merge(tokens::router())
+        .merge(users::router())
         .merge(health::router())
         .routes(routes!(document))
 }

@@ -96,7 +96,7 @@ async fn add(
         created_at: state.clock.now(),
         problem: None,
     };
-    state.store.add_repo(repo.clone(), auth.user).await?;
+    state.store.add_repo(repo.clone(), auth.actor()).await?;
     // What is there already asks for no run; what comes from now on does, with or without a hook.
     let seen = tasks::refs::first_sight(&repo.default_branch, &refs);
     state.store.record_seen_refs(id, &seen).await?;
@@ -119,7 +119,7 @@ async fn remove(
     let missing = || Failure::not_found(format!("repository {name:?}"));
     let parsed = RepoName::new(name.as_str()).map_err(|_| missing())?;
     let repo = state.store.repo_by_name(&parsed).await?.ok_or_else(missing)?;
-    state.store.remove_repo(repo.id, auth.user, state.clock.now()).await?;
+    state.store.remove_repo(repo.id, auth.actor(), state.clock.now()).await?;
     tracing::info!(repo = %parsed, by = %auth.name, "removed a repository");
     Ok(StatusCode::NO_CONTENT)
 }

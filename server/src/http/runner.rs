@@ -17,8 +17,9 @@ use pipeyard_api::{
         RegisterRequest, StepsRequest,
     },
 };
-use pipeyard_model::{AttemptId, Conclusion, Epoch, JobId, RunnerId};
+use pipeyard_model::{Actor, AttemptId, Conclusion, Epoch, JobId, RunnerId, Who};
 use pipeyard_store::{
+    StoreError,
     queue::{Appends, Claimed, HeartbeatNews, LEASE_SECONDS},
     runners::NewRunner,
 };
@@ -26,7 +27,8 @@ use tokio::time::Instant;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    auth::RunnerAuth,
+    auth::{RunnerAuth, address},
+    login::{count_guess, refuse_guessing},
     secrets::{SecretsError, secrets_for},
 };
 use crate::{
@@ -70,6 +72,8 @@ pub fn router() -> OpenApiRouter<AppState> {
     responses((status = 200, body = RegisterReply), (status = 409, body = ErrorBody)))]
 async fn register(
     State(state): State<AppState>,
+    guest: Option<axum::Extension<pipeyard_listen::Guest>>,
+    headers: HeaderMap,
     Json(body): Json<RegisterRequest>,
 ) -> ApiResult<Json<RegisterReply>> {
     if body.protocol != PROTOCOL {
@@ -83,12 +87,23 @@ async fn register(
     let (id, key) = (RunnerId::new(), tokens::new("ppk_"));
     let runner = NewRunner {
         id,
-        name: body.name,
+        name: body.name.clone(),
         labels: body.labels,
         version: body.version,
         key_hash: tokens::hash(&key),
     };
-    state.store.register_runner(tokens::hash(body.token.trim()), runner, state.clock.now()).await?;
+    let from = address(guest.map(|guest| guest.peer()), &headers, &state);
+    let now = state.clock.now();
+    refuse_guessing(&state, from, now)?;
+    let token = tokens::hash(body.token.trim());
+    match state.store.register_runner(token, runner, from, now).await {
+        Err(StoreError::Conflict { code: "bad_token", message }) => {
+            let target = format!("runner {}", body.name);
+            count_guess(&state, from, "runner.refused", &target).await?;
+            return Err(Failure::conflict("bad_token", message));
+        }
+        done => done?,
+    }
     Ok(Json(RegisterReply { runner: id, key, installation: state.installation }))
 }
 
@@ -136,7 +151,7 @@ async fn claim(
         let now = state.clock.now();
         let claimed = state.store.claim_jobs(runner.id, body.request, body.free_slots, now).await?;
         let given = !claimed.is_empty();
-        let jobs = offer(&state, runner.id, claimed).await?;
+        let jobs = offer(&state, &runner, claimed).await?;
         // Jobs whose secrets are missing were ended here; their slots are free again.
         if !jobs.is_empty() || (!given && over(&state, end)) {
             return Ok(Json(ClaimReply { jobs }));
@@ -173,17 +188,19 @@ async fn pause(state: &AppState, wake: &mut tokio::sync::watch::Receiver<u64>, e
 /// What the runner needs for these jobs. A job whose secrets can't be given ends here.
 async fn offer(
     state: &AppState,
-    runner: RunnerId,
+    runner: &RunnerAuth,
     claimed: Vec<Claimed>,
 ) -> ApiResult<Vec<ClaimedJob>> {
     let mut jobs = Vec::with_capacity(claimed.len());
     for job in claimed {
-        let secrets = match secrets_for(state, job.repo, &job.spec.secrets, job.fork).await {
+        let attempt = AttemptId { job: job.job, epoch: job.epoch };
+        let to = Actor::of(Who::Attempt(attempt)).from(runner.from);
+        let secrets = match secrets_for(state, job.repo, &job.spec.secrets, job.fork, to).await {
             Ok(secrets) => secrets,
             // The runner asks again with the same request and gets the same jobs.
             Err(SecretsError::Store(error)) => return Err(error.into()),
             Err(error) => {
-                refuse_job(state, runner, &job, error.code(), &error.to_string()).await?;
+                refuse_job(state, runner.id, &job, error.code(), &error.to_string()).await?;
                 continue;
             }
         };

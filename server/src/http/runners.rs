@@ -11,7 +11,7 @@ use pipeyard_api::{
     ErrorBody,
     views::{RegistrationToken, RunnerView},
 };
-use pipeyard_model::{RunnerId, UserId};
+use pipeyard_model::{Actor, RunnerId};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::auth::Auth;
@@ -29,11 +29,11 @@ pub fn router() -> OpenApiRouter<AppState> {
 ///
 /// # Errors
 /// When the store fails.
-pub async fn mint_registration_token(state: &AppState, by: UserId) -> ApiResult<RegistrationToken> {
+pub async fn mint_registration_token(state: &AppState, by: Actor) -> ApiResult<RegistrationToken> {
     let now = state.clock.now();
     let token = tokens::new("ppr_");
     let expires_at = now + TOKEN_LIFE;
-    state.store.add_registration_token(tokens::hash(&token), expires_at, Some(by), now).await?;
+    state.store.add_registration_token(tokens::hash(&token), expires_at, by, now).await?;
     Ok(RegistrationToken { token, expires_at })
 }
 
@@ -47,7 +47,7 @@ async fn list(State(state): State<AppState>, _auth: Auth) -> ApiResult<Json<Vec<
 #[utoipa::path(post, path = "/api/runners/tokens", tag = "runners",
     responses((status = 200, body = RegistrationToken)))]
 async fn token(State(state): State<AppState>, auth: Auth) -> ApiResult<Json<RegistrationToken>> {
-    Ok(Json(mint_registration_token(&state, auth.user).await?))
+    Ok(Json(mint_registration_token(&state, auth.actor()).await?))
 }
 
 /// Remove a runner: its key is worth nothing, its jobs are offered again at once.
@@ -58,6 +58,6 @@ async fn remove(
     auth: Auth,
     Path(id): Path<RunnerId>,
 ) -> ApiResult<StatusCode> {
-    state.store.remove_runner(id, auth.user, state.clock.now()).await?;
+    state.store.remove_runner(id, auth.actor(), state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -151,7 +151,7 @@ async fn cancel(
     Path(run): Path<String>,
 ) -> ApiResult<Json<RunView>> {
     let run = run_id(&state, &run).await?;
-    state.store.cancel_run(run, auth.user, state.clock.now()).await?;
+    state.store.cancel_run(run, auth.actor(), state.clock.now()).await?;
     state.wake.deploy.notify_one();
     Ok(Json(detail(&state, run).await?.run))
 }
@@ -165,7 +165,7 @@ async fn approve(
     Path(run): Path<String>,
 ) -> ApiResult<Json<RunView>> {
     let run = run_id(&state, &run).await?;
-    state.store.approve_run(run, auth.user, state.clock.now()).await?;
+    state.store.approve_run(run, auth.actor(), state.clock.now()).await?;
     Ok(Json(detail(&state, run).await?.run))
 }
 
@@ -180,6 +180,6 @@ async fn rerun(
     Json(body): Json<Rerun>,
 ) -> ApiResult<Json<RunView>> {
     let run = run_id(&state, &run).await?;
-    state.store.rerun(run, body.failed, auth.user, state.clock.now()).await?;
+    state.store.rerun(run, body.failed, auth.actor(), state.clock.now()).await?;
     Ok(Json(detail(&state, run).await?.run))
 }

@@ -11,7 +11,7 @@ use pipeyard_api::{
     ErrorBody,
     views::{NotificationsView, SecretView, SetSecret},
 };
-use pipeyard_model::{RepoId, RepoName, SecretName};
+use pipeyard_model::{Actor, RepoId, RepoName, SecretName};
 use pipeyard_store::{repos::Forge, secrets::SealedSecret};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -90,7 +90,8 @@ fn names(names: &[SecretName]) -> String {
 }
 
 /// The values that a job of this repository asks for, for its claim's reply. Their use is noted.
-/// All or none: a job doesn't start with half of its secrets.
+/// All or none: a job doesn't start with half of its secrets. Each is recorded as granted to the attempt
+/// `to`.
 ///
 /// # Errors
 /// When the run is a fork's, one is missing or can't be opened, or the store fails.
@@ -99,6 +100,7 @@ pub async fn secrets_for(
     repo: RepoId,
     wanted: &[SecretName],
     fork: bool,
+    to: Actor,
 ) -> Result<BTreeMap<SecretName, String>, SecretsError> {
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
@@ -107,7 +109,7 @@ pub async fn secrets_for(
         return Err(SecretsError::Fork(wanted.to_vec()));
     }
     let mut values = BTreeMap::new();
-    for secret in state.store.take_secrets(repo, wanted, state.clock.now()).await? {
+    for secret in state.store.take_secrets(repo, wanted, to, state.clock.now()).await? {
         let plain = state.seal.unseal(&purpose(secret.repo, &secret.name), &secret.sealed);
         let Some(value) = plain.ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
             return Err(SecretsError::Unreadable(secret.name));
@@ -147,7 +149,7 @@ async fn set(
     let repo = scope(&state, &query).await?;
     let sealed = state.seal.seal(&purpose(repo, &name), body.value.as_bytes());
     let secret = SealedSecret { name, repo, sealed };
-    state.store.set_secret(secret, auth.user, state.clock.now()).await?;
+    state.store.set_secret(secret, auth.actor(), state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -184,7 +186,7 @@ async fn remove(
     Query(query): Query<Scope>,
 ) -> ApiResult<StatusCode> {
     let repo = scope(&state, &query).await?;
-    state.store.remove_secret(repo, &name, auth.user, state.clock.now()).await?;
+    state.store.remove_secret(repo, &name, auth.actor(), state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -219,7 +221,7 @@ async fn set_forge_token(
     }
     let repo = repo.id;
     let sealed = state.seal.seal(&forge_token_purpose(repo), body.value.as_bytes());
-    state.store.set_forge_token(repo, Some(sealed), auth.user, state.clock.now()).await?;
+    state.store.set_forge_token(repo, Some(sealed), auth.actor(), state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -232,7 +234,7 @@ async fn remove_forge_token(
     Query(query): Query<OfRepo>,
 ) -> ApiResult<StatusCode> {
     let repo = repo_named(&state, &query.repo).await?.id;
-    state.store.set_forge_token(repo, None, auth.user, state.clock.now()).await?;
+    state.store.set_forge_token(repo, None, auth.actor(), state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -61,7 +61,7 @@ async fn start(
         Planned::NoFile(run) => vec![*run],
         Planned::NotTriggered(reason) => return Err(Failure::conflict("nothing_to_run", reason)),
     };
-    let ids = state.store.create_runs(runs, state.clock.now()).await?;
+    let ids = state.store.create_runs(runs, auth.actor(), state.clock.now()).await?;
     state.wake.outbox.notify_one();
     let first = ids.first().copied().ok_or_else(|| Failure::internal("no run was created"))?;
     tracing::info!(run = %first, repo = %repo.name, by = %auth.name, "a person started a run");

@@ -11,7 +11,7 @@ use std::{collections::HashMap, time::Duration};
 
 use pipeyard_api::views::{Event, RunView};
 use pipeyard_git::{GitError, Sha};
-use pipeyard_model::RepoId;
+use pipeyard_model::{Actor, RepoId};
 use pipeyard_store::{StoreError, StoreResult, intake::RunRequest, repos::Repo, runs::RunFilter};
 use tokio::{
     task::{Id, JoinSet},
@@ -183,7 +183,8 @@ async fn create(
     id: i64,
     runs: Vec<pipeyard_store::runs::NewRun>,
 ) -> StoreResult<()> {
-    let created = state.store.create_runs(runs, state.clock.now()).await?;
+    let created =
+        state.store.create_runs(runs, Actor::forge(asked.repo.id), state.clock.now()).await?;
     tracing::info!(repo = %asked.repo.name, request = id, runs = ?created, "created runs");
     state.wake.outbox.notify_one();
     Ok(())

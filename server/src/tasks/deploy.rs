@@ -27,7 +27,7 @@ use std::{
 };
 
 use pipeyard_model::{
-    Conclusion, DeploymentId, EnvironmentName, ServiceName,
+    Actor, AttemptId, Conclusion, DeploymentId, EnvironmentName, ServiceName, Who,
     deployment::{Event, Purpose, Reason, Release},
     environment::Verdict,
 };
@@ -162,7 +162,7 @@ async fn take_in(state: &AppState, ready: ReadyDeploy) -> StoreResult<()> {
                 asks_approval: spec.approve,
                 waits: waits.or(verdict.frozen.map(|frozen| frozen.reason)),
                 comment: None,
-                by: None,
+                by: Actor::of(Who::Attempt(AttemptId { job: ready.job, epoch: ready.attempt })),
             };
             let deployment = state.store.create_deployment(new, now).await?;
             tracing::info!(deployment.id = %deployment.id, run.id = %ready.run, "a deployment is asked for");

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pipeyard_git::{BasicAuth, GitError, Sha, checkout};
-use pipeyard_model::{Clock as _, RequestId, RunnerId};
+use pipeyard_model::{Actor, Clock as _, RequestId, RunnerId};
 use pipeyard_server::{
     checkout::{USER, mint_checkout_token},
     mirror, tokens,
@@ -30,7 +30,10 @@ async fn listen(world: &World) -> SocketAddr {
 /// Claims the one job that waits.
 async fn claim(world: &World) -> Claimed {
     let (store, now) = (&world.state.store, world.clock.now());
-    store.add_registration_token([9; 32], now + Duration::from_secs(60), None, now).await.unwrap();
+    store
+        .add_registration_token([9; 32], now + Duration::from_secs(60), Actor::pipeyard(), now)
+        .await
+        .unwrap();
     let runner = NewRunner {
         id: RunnerId::new(),
         name: "one".into(),
@@ -39,7 +42,7 @@ async fn claim(world: &World) -> Claimed {
         key_hash: tokens::hash("ppk_test"),
     };
     let id = runner.id;
-    store.register_runner([9; 32], runner, now).await.unwrap();
+    store.register_runner([9; 32], runner, None, now).await.unwrap();
     store.claim_jobs(id, RequestId::new(), 1, now).await.unwrap().remove(0)
 }
 

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end by a panic")]
 
+mod access;
 mod artifacts;
+mod audit;
 mod auth;
 mod documented;
 mod events;

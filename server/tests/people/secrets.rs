@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use axum::http::StatusCode;
-use pipeyard_model::{RepoId, SecretName};
+use pipeyard_model::{Actor, RepoId, SecretName};
 use pipeyard_server::http::secrets::{SecretsError, secrets_for};
 use pipeyard_store::repos::Forge;
 use serde_json::json;
@@ -49,7 +49,9 @@ async fn a_secret_goes_in_and_comes_out_for_a_job_only() {
         assert!(!text.contains(value), "{path}");
     }
     assert_not_on_disk(server.folder.path(), value.as_bytes());
-    let given = secrets_for(&server.state, shop, &names(&["TOKEN"]), false).await.unwrap();
+    let given = secrets_for(&server.state, shop, &names(&["TOKEN"]), false, Actor::pipeyard())
+        .await
+        .unwrap();
     assert_eq!(given.values().collect::<Vec<_>>(), [value]);
     assert!(server.get("/api/secrets").await.json()[0]["used_at"].is_string());
     let gone = server.call("DELETE", "/api/secrets/TOKEN?repo=shop", json!(null)).await;
@@ -64,18 +66,21 @@ async fn a_job_gets_all_of_its_secrets_or_none() {
     let shop = server.add_repo("shop", Forge::Git, "/srv/shop.git").await;
     server.call("PUT", "/api/secrets/GENERAL", json!({ "value": "general value" })).await;
     let wanted = names(&["GENERAL", "OWN"]);
-    let missing = secrets_for(&server.state, shop, &wanted, false).await.unwrap_err();
+    let missing =
+        secrets_for(&server.state, shop, &wanted, false, Actor::pipeyard()).await.unwrap_err();
     assert_eq!(missing.code(), "secret_missing");
     assert!(missing.to_string().contains("pipectl secrets set OWN"), "{missing}");
     server.call("PUT", "/api/secrets/OWN?repo=shop", json!({ "value": "own value" })).await;
-    let given = secrets_for(&server.state, shop, &wanted, false).await.unwrap();
+    let given = secrets_for(&server.state, shop, &wanted, false, Actor::pipeyard()).await.unwrap();
     assert_eq!(given.values().collect::<Vec<_>>(), ["general value", "own value"]);
     // Another repository's secrets are not for this one, and a fork gets none at all.
-    let other = secrets_for(&server.state, RepoId::new(), &wanted, false).await;
+    let other = secrets_for(&server.state, RepoId::new(), &wanted, false, Actor::pipeyard()).await;
     assert!(matches!(other, Err(SecretsError::Missing(names)) if names.len() == 1));
-    let fork = secrets_for(&server.state, shop, &wanted, true).await;
+    let fork = secrets_for(&server.state, shop, &wanted, true, Actor::pipeyard()).await;
     assert!(matches!(fork, Err(SecretsError::Fork(_))));
-    assert!(secrets_for(&server.state, shop, &[], true).await.unwrap().is_empty());
+    assert!(
+        secrets_for(&server.state, shop, &[], true, Actor::pipeyard()).await.unwrap().is_empty()
+    );
 }
 
 #[tokio::test]

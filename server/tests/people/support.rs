@@ -9,7 +9,8 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use pipeyard_model::{
-    AttemptId, HookId, ManualClock, RepoId, RepoName, RequestId, RunId, RunnerId, Timestamp, UserId,
+    Actor, AttemptId, HookId, ManualClock, RepoId, RepoName, RequestId, RunId, RunnerId, Timestamp,
+    UserId,
 };
 use pipeyard_pipelines::{Context, Source, compile};
 use pipeyard_server::{AppState, ServerConfig, http, tokens};
@@ -75,7 +76,7 @@ impl Server {
         let router = http::router(state.clone());
         let mut server = Self { state, clock, token: String::new(), folder, router };
         let code = http::login::mint_one_time_login(&server.state).await.unwrap();
-        let login = serde_json::json!({ "code": code, "want": "token" });
+        let login = serde_json::json!({ "code": code, "want": "token", "days": 365 });
         let answer = server.send("POST", "/api/login", &[], login.to_string()).await;
         server.token = answer.json()["token"].as_str().unwrap().to_owned();
         server
@@ -101,6 +102,30 @@ impl Server {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// The status of an answer and, if it is an error, its code; the body of a good one isn't read.
+    pub(crate) async fn status(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> (StatusCode, String) {
+        let mut request = Request::builder().method(method.parse::<Method>().unwrap()).uri(path);
+        request = request.header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body)).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        if status.is_success() {
+            return (status, String::new());
+        }
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Sends a request with the token; an answer that never ends is left to the caller.
@@ -144,7 +169,7 @@ impl Server {
             created_at: NOW,
             problem: None,
         };
-        self.state.store.add_repo(repo, UserId::new()).await.unwrap();
+        self.state.store.add_repo(repo, Actor::user(UserId::new())).await.unwrap();
         id
     }
 
@@ -168,7 +193,7 @@ impl Server {
             received_at: NOW,
             content: RunContent::Plan { plan, diagnostics: Vec::new(), held: false },
         };
-        let runs = self.state.store.create_runs(vec![run], NOW).await.unwrap();
+        let runs = self.state.store.create_runs(vec![run], Actor::pipeyard(), NOW).await.unwrap();
         assert_eq!(runs.len(), 1);
         runs[0]
     }
@@ -177,7 +202,12 @@ impl Server {
     pub(crate) async fn add_runner(&self) -> RunnerId {
         let store = &self.state.store;
         store
-            .add_registration_token([9; 32], NOW + std::time::Duration::from_secs(60), None, NOW)
+            .add_registration_token(
+                [9; 32],
+                NOW + std::time::Duration::from_secs(60),
+                Actor::pipeyard(),
+                NOW,
+            )
             .await
             .unwrap();
         let runner = NewRunner {
@@ -188,7 +218,7 @@ impl Server {
             key_hash: tokens::hash(RUNNER_KEY),
         };
         let id = runner.id;
-        store.register_runner([9; 32], runner, NOW).await.unwrap();
+        store.register_runner([9; 32], runner, None, NOW).await.unwrap();
         id
     }
 

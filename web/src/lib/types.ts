@@ -225,7 +225,10 @@ export interface Secret {
 export interface AuditEntry {
   seq: number;
   at: Time;
+  who: string;
   actor: string;
+  credential: string | null;
+  address: string | null;
   action: string;
   target: string;
 }
@@ -233,7 +236,8 @@ export interface AuditEntry {
 export interface Me {
   user: string;
   name: string;
-  role: string;
+  role: 'admin' | 'developer';
+  expires_at: Time;
 }
 
 // Environments, deployments, incidents, DORA.

@@ -195,6 +195,18 @@ impl Client {
         self.answer(path, self.request(Method::PUT, path).json(body).timeout(ANSWER)).await
     }
 
+    /// Changes what is at `path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn patch<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.answer(path, self.request(Method::PATCH, path).json(body).timeout(ANSWER)).await
+    }
+
     /// Removes what is at `path`.
     ///
     /// # Errors

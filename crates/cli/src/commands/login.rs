@@ -25,6 +25,9 @@ pub struct Login {
     /// Read an API token or a code from standard input.
     #[arg(long)]
     token_stdin: bool,
+    /// The token ends after so many days, 1 to 365; after 90 if absent.
+    #[arg(long)]
+    days: Option<u32>,
 }
 
 impl Login {
@@ -68,6 +71,7 @@ impl Login {
             code: code.trim().to_owned(),
             want: Some("token".into()),
             label: Some("pipectl".into()),
+            days: self.days,
         };
         let me: Me = client.post("/api/login", &body).await?;
         let token =
@@ -75,7 +79,13 @@ impl Login {
         let profile = Profile { server: client.base().to_owned(), token, user: me.name.clone() };
         profiles.profiles.insert(name.clone(), profile);
         profiles.write(&path)?;
-        term::say(&format!("signed in to {} as {} (profile {name})", client.base(), me.name));
+        term::say(&format!(
+            "signed in to {} as {}, {}, until {} (profile {name})",
+            client.base(),
+            me.name,
+            me.role,
+            me.expires_at
+        ));
         Ok(Exit::Ok)
     }
 }

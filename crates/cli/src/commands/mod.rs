@@ -1,6 +1,7 @@
 //! One file by noun. A command asks the server, prints one result, and tells the outcome.
 
 pub mod artifacts;
+pub mod audit;
 pub mod deploy;
 pub mod doctor;
 pub mod dora;
@@ -20,6 +21,7 @@ pub mod runners;
 pub mod runs;
 pub mod secrets;
 pub mod tokens;
+pub mod users;
 pub mod wait;
 
 use std::time::Duration;

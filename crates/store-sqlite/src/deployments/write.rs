@@ -4,17 +4,19 @@
 use pipeyard_api::deploys::SampleView;
 use pipeyard_model::{
     DeploymentId, Timestamp,
-    deployment::{Approval, Deployment, Entry, Reason, State, Times},
+    deployment::{Approval, Deployment, Entry, Purpose, Reason, State, Times},
 };
 use pipeyard_store::{
     StoreError, StoreResult,
     deployments::{Change, DeployedCommit, MAX_SAMPLES, NewDeployment},
 };
+use serde_json::json;
 use sqlx::SqliteConnection;
 
 use super::Row;
 use crate::{
-    audit, column,
+    audit::{self, Detail},
+    column,
     column::failed,
     deployments_dora::keep,
     events::{self, NewEvent},
@@ -118,10 +120,17 @@ pub(super) async fn create(
     if let Some(job) = deployment.job {
         runs::deploy_started(c, job, id, now).await?;
     }
-    if let Some(by) = new.by {
-        let target = format!("deployment {id} of {environment}/{service}");
-        audit::record(c, Some(by), "deployment.rollback", &target, now).await?;
-    }
+    let target = format!("deployment {id} of {environment}/{service}");
+    let action = match deployment.purpose {
+        Purpose::Ship => "deployment.request",
+        Purpose::Rollback { .. } => "deployment.rollback",
+    };
+    let after = json!({
+        "commit": deployment.release.commit,
+        "run": deployment.release.run,
+        "state": word,
+    });
+    audit::record_change(c, new.by, action, &target, Detail::new(after), now).await?;
     Ok(deployment)
 }
 
@@ -240,7 +249,11 @@ pub(super) async fn change(
         runs::deploy_finished(c, job, outcome.conclusion(), reason, now).await?;
     }
     if let Some((by, action)) = by {
-        audit::record(c, Some(by), action, &format!("deployment {id}"), now).await?;
+        let detail = Detail {
+            before: before.map(|state| json!({ "state": state })),
+            after: Some(json!({ "state": next.state.as_str() })),
+        };
+        audit::record_change(c, by, action, &format!("deployment {id}"), detail, now).await?;
     }
     if quiet { Ok(()) } else { tell(c, &next, &entries, now).await }
 }

@@ -172,7 +172,7 @@ mod tests {
 
     use pipeyard_dora::Sums;
     use pipeyard_model::{
-        ManualClock, ReleaseId, RepoId, RunId, UserId,
+        Actor, ManualClock, ReleaseId, RepoId, RunId, UserId,
         deployment::{Event, Purpose, Release},
         plan::{Otherwise, Strategy},
     };
@@ -194,7 +194,7 @@ mod tests {
             "services": { "web": { "listen": 1, "container": { "image": "x", "port": 80 } } },
         }}});
         let file = serde_json::from_value(file).unwrap();
-        store.apply_environments(file, false, UserId::new(), NOW).await.unwrap();
+        store.apply_environments(file, false, Actor::user(UserId::new()), NOW).await.unwrap();
         let (environment, service) = ("production".parse().unwrap(), "web".parse().unwrap());
         let new = NewDeployment {
             environment,
@@ -220,7 +220,7 @@ mod tests {
             asks_approval: false,
             waits: None,
             comment: None,
-            by: None,
+            by: Actor::pipeyard(),
         };
         let first = store.create_deployment(new.clone(), NOW).await.unwrap();
         let ended = first.apply(Event::Aborted { by: "ann".into(), comment: None }, NOW).unwrap();
@@ -235,7 +235,7 @@ mod tests {
             detected_at: NOW,
             deployment: Some((first.id, "manual".into())),
             by: "ann".into(),
-            user: Some(UserId::new()),
+            actor: Actor::user(UserId::new()),
         };
         store.open_incident(incident, NOW).await.unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipeyard_model::{AttemptId, Clock as _, Conclusion, ManualClock, RunId, UserId};
+use pipeyard_model::{Actor, AttemptId, Clock as _, Conclusion, ManualClock, RunId, UserId};
 
 use super::{
     claims::{end, of},
@@ -62,7 +62,7 @@ pub async fn what_is_old_is_given_up<S: Store>(store: &S, clock: &ManualClock) {
         "a note stays until it is done"
     );
     // Started again it has a log of its own, and ends anew.
-    store.rerun(old, false, UserId::new(), clock.now()).await.unwrap();
+    store.rerun(old, false, Actor::user(UserId::new()), clock.now()).await.unwrap();
     let again = of(&claim(store, clock, made.runner).await);
     let success = end(Conclusion::Success, clock);
     store.finish_attempt(made.runner, again, success, clock.now()).await.unwrap();

@@ -1,6 +1,8 @@
 //! Deploys as nodes of a run.
 
-use pipeyard_model::{Clock as _, Conclusion, Epoch, ManualClock, RequestId, Status, UserId};
+use pipeyard_model::{
+    Actor, Clock as _, Conclusion, Epoch, ManualClock, RequestId, Status, UserId,
+};
 
 use super::{
     claims::{end, of},
@@ -49,7 +51,7 @@ pub async fn a_deploy_is_a_node_like_a_job<S: Store>(store: &S, clock: &ManualCl
     let success = end(Conclusion::Success, clock);
     store.finish_attempt(made.runner, of(&smoke), success, clock.now()).await.unwrap();
     assert_eq!(store.run(id).await.unwrap().unwrap().run.conclusion, Some(Conclusion::Success));
-    store.rerun(id, false, UserId::new(), clock.now()).await.unwrap();
+    store.rerun(id, false, Actor::user(UserId::new()), clock.now()).await.unwrap();
     let package = claim(store, clock, made.runner).await;
     let success = end(Conclusion::Success, clock);
     store.finish_attempt(made.runner, of(&package), success, clock.now()).await.unwrap();
@@ -65,7 +67,7 @@ pub async fn a_cancelled_run_asks_for_the_end_of_its_deployments<S: Store>(
     let id = run(store, clock, made.repo, vec![deploy("web"), deploy("worker")]).await;
     let ready = store.ready_deploys(10).await.unwrap();
     store.deploy_started(ready[0].job, 7, clock.now()).await.unwrap();
-    store.cancel_run(id, UserId::new(), clock.now()).await.unwrap();
+    store.cancel_run(id, Actor::user(UserId::new()), clock.now()).await.unwrap();
     assert!(store.ready_deploys(10).await.unwrap().is_empty());
     assert_eq!(store.cancelled_deploys(10).await.unwrap(), [(ready[0].job, 7)]);
     let why = Some(("cancelled".to_owned(), "a person cancelled it".to_owned()));

@@ -1,7 +1,9 @@
 //! Finishes, retries, cancels and reruns.
 
 use pipeyard_api::runner::ReasonView;
-use pipeyard_model::{Clock as _, Conclusion, Epoch, ManualClock, RequestId, Status, UserId};
+use pipeyard_model::{
+    Actor, Clock as _, Conclusion, Epoch, ManualClock, RequestId, Status, UserId,
+};
 
 use super::{
     claims::{end, is_conflict, of, reference},
@@ -64,7 +66,7 @@ pub async fn a_cancelled_run_ends<S: Store>(store: &S, clock: &ManualClock) {
     let nodes = vec![job("a", |_| {}), job("b", |_| {}), need(job("c", |_| {}), &["a"])];
     let id = run(store, clock, made.repo, nodes).await;
     let a = claim(store, clock, made.runner).await;
-    let by = UserId::new();
+    let by = Actor::user(UserId::new());
     for _ in 0..2 {
         store.cancel_run(id, by, clock.now()).await.unwrap();
     }
@@ -121,7 +123,7 @@ pub async fn needs_are_kept<S: Store>(store: &S, clock: &ManualClock) {
 /// `rerun --failed` runs what didn't succeed and what needs it, in the same run.
 pub async fn a_rerun_of_what_failed_keeps_what_passed<S: Store>(store: &S, clock: &ManualClock) {
     let made = setup(store, clock).await;
-    let by = UserId::new();
+    let by = Actor::user(UserId::new());
     let nodes = vec![job("a", |_| {}), job("b", |_| {}), need(job("c", |_| {}), &["a", "b"])];
     let id = run(store, clock, made.repo, nodes).await;
     is_conflict(store.rerun(id, true, by, clock.now()).await, "run_not_finished");

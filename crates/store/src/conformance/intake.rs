@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pipeyard_api::views::Event;
-use pipeyard_model::{Clock as _, ManualClock, RepoId};
+use pipeyard_model::{Actor, Clock as _, ManualClock, RepoId};
 
 use super::make::{job, plan, setup};
 use crate::{
@@ -181,9 +181,9 @@ pub async fn a_request_gives_its_runs_once<S: Store>(store: &S, clock: &ManualCl
             })
             .collect::<Vec<_>>()
     };
-    let first = store.create_runs(runs(), clock.now()).await.unwrap();
+    let first = store.create_runs(runs(), Actor::pipeyard(), clock.now()).await.unwrap();
     assert_eq!(first.len(), 2);
-    assert!(store.create_runs(runs(), clock.now()).await.unwrap().is_empty());
+    assert!(store.create_runs(runs(), Actor::pipeyard(), clock.now()).await.unwrap().is_empty());
     assert!(store.due_run_requests(clock.now(), 10).await.unwrap().is_empty());
 }
 

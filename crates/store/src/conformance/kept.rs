@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pipeyard_model::{
-    ArtifactId, AttemptId, Clock as _, Conclusion, Epoch, HookId, ManualClock, RepoId, RepoName,
-    UserId,
+    Actor, ArtifactId, AttemptId, Clock as _, Conclusion, Epoch, HookId, ManualClock, RepoId,
+    RepoName, UserId,
 };
 
 use super::{
@@ -68,7 +68,7 @@ pub async fn a_new_attempt_begins_without_artifacts<S: Store>(store: &S, clock: 
     let failure = end(Conclusion::Failure, clock);
     store.finish_attempt(made.runner, attempt, failure, now).await.unwrap();
     assert_eq!(store.artifacts(run).await.unwrap().len(), 1);
-    store.rerun(run, false, UserId::new(), now).await.unwrap();
+    store.rerun(run, false, Actor::user(UserId::new()), now).await.unwrap();
     claim(store, clock, made.runner).await;
     assert_eq!(store.artifacts(run).await.unwrap().len(), 0);
     assert!(store.artifact_of_job(attempt.job, "a").await.unwrap().is_none());
@@ -89,9 +89,12 @@ pub(super) async fn github<S: Store>(store: &S, clock: &ManualClock, token: bool
         created_at: clock.now(),
         problem: None,
     };
-    store.add_repo(repo, UserId::new()).await.unwrap();
+    store.add_repo(repo, Actor::user(UserId::new())).await.unwrap();
     if token {
-        store.set_forge_token(id, Some(vec![1]), UserId::new(), clock.now()).await.unwrap();
+        store
+            .set_forge_token(id, Some(vec![1]), Actor::user(UserId::new()), clock.now())
+            .await
+            .unwrap();
     }
     id
 }
@@ -121,7 +124,7 @@ pub async fn a_runs_state_is_told_to_its_forge<S: Store>(store: &S, clock: &Manu
     assert_eq!(told(store, clock).await, [CommitState::Failure]);
     // Queued, running and passed while the forge was away: only the last word counts.
     let run = store.latest_run().await.unwrap().unwrap();
-    store.rerun(run, true, UserId::new(), clock.now()).await.unwrap();
+    store.rerun(run, true, Actor::user(UserId::new()), clock.now()).await.unwrap();
     let attempt = of(&claim(store, clock, made.runner).await);
     let success = end(Conclusion::Success, clock);
     store.finish_attempt(made.runner, attempt, success, clock.now()).await.unwrap();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use pipeyard_api::{deploys::EnvironmentsFile, views::Event};
 use pipeyard_model::{
-    Clock as _, EnvironmentName, HookId, ManualClock, NodeName, ReleaseId, RepoId, RepoName,
+    Actor, Clock as _, EnvironmentName, HookId, ManualClock, NodeName, ReleaseId, RepoId, RepoName,
     RequestId, RunId, RunnerId, ServiceName, UserId,
     deployment::{Purpose, Release},
     plan::{
@@ -48,7 +48,7 @@ pub async fn setup<S: Store + ?Sized>(store: &S, clock: &ManualClock) -> Made {
                 created_at: clock.now(),
                 problem: None,
             },
-            UserId::new(),
+            Actor::user(UserId::new()),
         )
         .await
         .unwrap();
@@ -65,7 +65,12 @@ pub async fn runner<S: Store + ?Sized>(
     let id = RunnerId::new();
     let token = *sha(&format!("token of {id}"));
     store
-        .add_registration_token(token, clock.now() + Duration::from_secs(60), None, clock.now())
+        .add_registration_token(
+            token,
+            clock.now() + Duration::from_secs(60),
+            Actor::pipeyard(),
+            clock.now(),
+        )
         .await
         .unwrap();
     let labels = labels.iter().map(|l| (*l).to_owned()).collect();
@@ -76,7 +81,7 @@ pub async fn runner<S: Store + ?Sized>(
         version: "0.1.0".into(),
         key_hash: *sha(&id.to_string()),
     };
-    store.register_runner(token, new, clock.now()).await.unwrap();
+    store.register_runner(token, new, None, clock.now()).await.unwrap();
     id
 }
 
@@ -151,7 +156,7 @@ pub(crate) fn environments(services: &[&str]) -> EnvironmentsFile {
 /// Makes production's services exactly these.
 pub async fn places<S: Store + ?Sized>(store: &S, clock: &ManualClock, services: &[&str]) {
     let file = environments(services);
-    store.apply_environments(file, false, UserId::new(), clock.now()).await.unwrap();
+    store.apply_environments(file, false, Actor::user(UserId::new()), clock.now()).await.unwrap();
 }
 
 /// A deployment to be asked for, at the commit whose letter is repeated.
@@ -181,7 +186,7 @@ pub fn new_deployment(environment: &str, service: &str, commit: &str) -> NewDepl
         asks_approval: false,
         waits: None,
         comment: None,
-        by: None,
+        by: Actor::pipeyard(),
     }
 }
 
@@ -223,7 +228,8 @@ pub(crate) async fn run<S: Store + ?Sized>(
     repo: RepoId,
     nodes: Vec<Node>,
 ) -> RunId {
-    store.create_runs(vec![plan(repo, nodes, clock)], clock.now()).await.unwrap()[0]
+    store.create_runs(vec![plan(repo, nodes, clock)], Actor::pipeyard(), clock.now()).await.unwrap()
+        [0]
 }
 
 /// Creates a run of one job.

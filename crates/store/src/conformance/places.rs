@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pipeyard_api::deploys::EnvironmentsFile;
-use pipeyard_model::{Clock as _, DeploymentId, IncidentId, ManualClock, UserId};
+use pipeyard_model::{Actor, Clock as _, DeploymentId, IncidentId, ManualClock, UserId};
 
 use super::{
     make::{environments, places},
@@ -30,7 +30,8 @@ async fn apply<S: Store>(
     file: EnvironmentsFile,
     dry_run: bool,
 ) -> StoreResult<Vec<String>> {
-    let applied = store.apply_environments(file, dry_run, UserId::new(), clock.now()).await?;
+    let applied =
+        store.apply_environments(file, dry_run, Actor::user(UserId::new()), clock.now()).await?;
     assert_eq!(applied.dry_run, dry_run);
     Ok(applied.changes.iter().map(|c| format!("{} {}", c.change, c.what)).collect())
 }
@@ -114,7 +115,7 @@ pub(super) fn incident(clock: &ManualClock, service: &str) -> NewIncident {
         detected_at: clock.now(),
         deployment: None,
         by: "ann".into(),
-        user: Some(UserId::new()),
+        actor: Actor::user(UserId::new()),
     }
 }
 
@@ -142,7 +143,7 @@ pub async fn an_incident_is_opened_and_closed_once<S: Store>(store: &S, clock: &
     let again = NewIncident { title: "another".into(), ..link("web", deployment) };
     assert_eq!(store.open_incident(again, clock.now()).await.unwrap().id, first.id);
     let close = async |at| {
-        store.close_incident(first.id, at, "bob", Some(UserId::new()), clock.now()).await
+        store.close_incident(first.id, at, "bob", Actor::user(UserId::new()), clock.now()).await
     };
     assert_eq!(code(close(first.impact_at - HOUR).await), "restored_before_impact");
     let closed = close(first.impact_at + HOUR).await.unwrap();
@@ -150,7 +151,7 @@ pub async fn an_incident_is_opened_and_closed_once<S: Store>(store: &S, clock: &
     assert_eq!(closed.closed_by.as_deref(), Some("bob"));
     assert_eq!(code(close(first.impact_at + HOUR).await), "incident_closed");
     let unknown = store
-        .close_incident(IncidentId(99), clock.now(), "bob", Some(UserId::new()), clock.now())
+        .close_incident(IncidentId(99), clock.now(), "bob", Actor::user(UserId::new()), clock.now())
         .await;
     assert_eq!(code(unknown), "not_found");
     let audit = store.audit(None, 2).await.unwrap();
@@ -171,7 +172,7 @@ pub async fn incidents_are_listed<S: Store>(store: &S, clock: &ManualClock) {
         store.open_incident(new, clock.now()).await.unwrap();
     }
     let now = clock.now();
-    store.close_incident(IncidentId(3), now, "bob", Some(UserId::new()), now).await.unwrap();
+    store.close_incident(IncidentId(3), now, "bob", Actor::user(UserId::new()), now).await.unwrap();
     let web = "web".parse().unwrap();
     let testing = "testing".parse().unwrap();
     let ids = async |environment, service, open| -> Vec<i64> {

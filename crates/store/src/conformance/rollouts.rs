@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pipeyard_api::deploys::{ArmView, SampleView};
 use pipeyard_model::{
-    Clock as _, Conclusion, DeploymentId, IntentId, ManualClock, Timestamp, UserId,
+    Actor, Clock as _, Conclusion, DeploymentId, IntentId, ManualClock, Timestamp, UserId,
     deployment::{Approval, Deployment, Event, Outcome, Purpose, Reason, State},
     environment::Given,
 };
@@ -224,6 +224,7 @@ pub async fn an_approval_is_kept<S: Store>(store: &S, clock: &ManualClock) {
     };
     let event = Event::Approved { given: own.clone(), missing: None };
     let applied = waits.apply(event, clock.now()).unwrap();
+    let by = Actor::user(by);
     let change = Change { by: Some((by, "deployment.approve")), ..Change::of(applied) };
     store.change_deployment(change, clock.now()).await.unwrap();
     let given = stored(store, waits.id).await.deployment;

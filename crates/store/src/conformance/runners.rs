@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipeyard_model::{Clock as _, Epoch, ManualClock, RequestId, RunnerId, UserId};
+use pipeyard_model::{Actor, Clock as _, Epoch, ManualClock, RequestId, RunnerId, UserId};
 
 use super::{
     claims::is_conflict,
@@ -23,17 +23,28 @@ fn new(key: [u8; 32]) -> NewRunner {
 /// A registration token works until it expires, and only then is there a runner.
 pub async fn a_registration_needs_a_live_token<S: Store>(store: &S, clock: &ManualClock) {
     let token = *sha("token");
-    is_conflict(store.register_runner(token, new(*sha("k1")), clock.now()).await, "bad_token");
+    is_conflict(
+        store.register_runner(token, new(*sha("k1")), None, clock.now()).await,
+        "bad_token",
+    );
     store
-        .add_registration_token(token, clock.now() + Duration::from_secs(60), None, clock.now())
+        .add_registration_token(
+            token,
+            clock.now() + Duration::from_secs(60),
+            Actor::pipeyard(),
+            clock.now(),
+        )
         .await
         .unwrap();
     let runner = new(*sha("k2"));
-    store.register_runner(token, runner.clone(), clock.now()).await.unwrap();
+    store.register_runner(token, runner.clone(), None, clock.now()).await.unwrap();
     assert_eq!(store.runner_by_key(*sha("k2"), clock.now()).await.unwrap(), Some(runner.id));
     assert_eq!(store.runner_by_key(*sha("k1"), clock.now()).await.unwrap(), None);
     clock.advance(Duration::from_secs(61));
-    is_conflict(store.register_runner(token, new(*sha("k3")), clock.now()).await, "bad_token");
+    is_conflict(
+        store.register_runner(token, new(*sha("k3")), None, clock.now()).await,
+        "bad_token",
+    );
 }
 
 /// A runner is online while it speaks, and what it works on is shown.
@@ -58,9 +69,9 @@ pub async fn a_removed_runner_loses_its_jobs_at_once<S: Store>(store: &S, clock:
     let made = setup(store, clock).await;
     one_job(store, clock, made.repo).await;
     claim(store, clock, made.runner).await;
-    store.remove_runner(made.runner, UserId::new(), clock.now()).await.unwrap();
+    store.remove_runner(made.runner, Actor::user(UserId::new()), clock.now()).await.unwrap();
     assert!(matches!(
-        store.remove_runner(made.runner, UserId::new(), clock.now()).await,
+        store.remove_runner(made.runner, Actor::user(UserId::new()), clock.now()).await,
         Err(StoreError::NotFound { .. })
     ));
     assert_eq!(

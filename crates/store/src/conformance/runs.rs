@@ -1,7 +1,9 @@
 //! Runs, their numbers, their lists, events and repositories.
 
 use pipeyard_api::views::DiagnosticView;
-use pipeyard_model::{Clock as _, Conclusion, ManualClock, RequestId, RunId, Status, UserId};
+use pipeyard_model::{
+    Actor, Clock as _, Conclusion, ManualClock, RequestId, RunId, Status, UserId,
+};
 
 use super::{
     claims::is_conflict,
@@ -19,7 +21,10 @@ pub async fn run_numbers_rise_and_are_never_used_again<S: Store>(store: &S, cloc
     for _ in 0..3 {
         numbers.push(one_job(store, clock, made.repo).await);
         let broken = plan(made.repo, vec![super::need(job("x", |_| {}), &["nowhere"])], clock);
-        is_conflict(store.create_runs(vec![broken], clock.now()).await, "unknown_need");
+        is_conflict(
+            store.create_runs(vec![broken], Actor::pipeyard(), clock.now()).await,
+            "unknown_need",
+        );
     }
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
     assert_eq!(store.latest_run().await.unwrap(), numbers.last().copied());
@@ -27,19 +32,19 @@ pub async fn run_numbers_rise_and_are_never_used_again<S: Store>(store: &S, cloc
         plan(made.repo, vec![job("x", |_| {})], clock),
         plan(made.repo, vec![job("x", |_| {})], clock),
     ];
-    let pair = store.create_runs(pair, clock.now()).await.unwrap();
+    let pair = store.create_runs(pair, Actor::pipeyard(), clock.now()).await.unwrap();
     assert_eq!(pair[1], RunId(pair[0].0 + 1), "the runs of one request are consecutive");
 }
 
 /// A held run offers nothing before a person approves it, and its jobs stay those of a fork.
 pub async fn a_held_run_waits_for_approval<S: Store>(store: &S, clock: &ManualClock) {
     let made = setup(store, clock).await;
-    let by = UserId::new();
+    let by = Actor::user(UserId::new());
     let mut held = plan(made.repo, vec![job("test", |_| {})], clock);
     if let RunContent::Plan { held, .. } = &mut held.content {
         *held = true;
     }
-    let id = store.create_runs(vec![held], clock.now()).await.unwrap()[0];
+    let id = store.create_runs(vec![held], Actor::pipeyard(), clock.now()).await.unwrap()[0];
     assert!(
         store.claim_jobs(made.runner, RequestId::new(), 1, clock.now()).await.unwrap().is_empty()
     );
@@ -54,12 +59,12 @@ pub async fn a_held_run_waits_for_approval<S: Store>(store: &S, clock: &ManualCl
 /// A run that was cancelled before anybody approved it can't be started by a rerun.
 pub async fn a_rerun_is_no_way_around_an_approval<S: Store>(store: &S, clock: &ManualClock) {
     let made = setup(store, clock).await;
-    let by = UserId::new();
+    let by = Actor::user(UserId::new());
     let mut held = plan(made.repo, vec![job("test", |_| {})], clock);
     if let RunContent::Plan { held, .. } = &mut held.content {
         *held = true;
     }
-    let id = store.create_runs(vec![held], clock.now()).await.unwrap()[0];
+    let id = store.create_runs(vec![held], Actor::pipeyard(), clock.now()).await.unwrap()[0];
     store.cancel_run(id, by, clock.now()).await.unwrap();
     is_conflict(store.rerun(id, false, by, clock.now()).await, "run_held");
     assert!(
@@ -88,12 +93,15 @@ pub async fn a_pipeline_that_does_not_compile_is_a_failed_run<S: Store>(
         message: "1 error".into(),
         diagnostics: vec![finding.clone()],
     };
-    let id = store.create_runs(vec![bad], clock.now()).await.unwrap()[0];
+    let id = store.create_runs(vec![bad], Actor::pipeyard(), clock.now()).await.unwrap()[0];
     let view = store.run(id).await.unwrap().unwrap();
     assert_eq!((view.run.status, view.run.conclusion), (Status::Finished, Some(Conclusion::Error)));
     assert_eq!(view.run.reason.as_ref().unwrap().code, "pipeline_invalid");
     assert_eq!(view.diagnostics, [finding]);
-    is_conflict(store.rerun(id, false, UserId::new(), clock.now()).await, "nothing_to_run");
+    is_conflict(
+        store.rerun(id, false, Actor::user(UserId::new()), clock.now()).await,
+        "nothing_to_run",
+    );
 }
 
 /// Lists are newest first, filtered, and go on where they stopped.
@@ -106,7 +114,7 @@ pub async fn lists_are_filtered_and_paged<S: Store>(store: &S, clock: &ManualClo
             new.reference = "refs/heads/topic".into();
             new.commit = format!("fedcba98765432100000000000000000000000{n:02}");
         }
-        ids.push(store.create_runs(vec![new], clock.now()).await.unwrap()[0]);
+        ids.push(store.create_runs(vec![new], Actor::pipeyard(), clock.now()).await.unwrap()[0]);
     }
     let list = |filter: RunFilter| async move {
         store
@@ -159,15 +167,15 @@ pub async fn a_removed_repository_leaves_its_runs<S: Store>(store: &S, clock: &M
     let made = setup(store, clock).await;
     let id = run(store, clock, made.repo, vec![job("test", |_| {})]).await;
     let repo = store.repo(made.repo).await.unwrap().unwrap();
-    is_conflict(store.add_repo(repo.clone(), UserId::new()).await, "name_taken");
+    is_conflict(store.add_repo(repo.clone(), Actor::user(UserId::new())).await, "name_taken");
     let problem = Some(("cannot_fetch".to_owned(), "no route".to_owned()));
     store.set_repo_problem(made.repo, problem.clone()).await.unwrap();
     assert_eq!(store.repo_by_name(&repo.name).await.unwrap().unwrap().problem, problem);
     store.set_repo_forge_id(made.repo, 42).await.unwrap();
     assert_eq!(store.repo_by_hook(repo.hook).await.unwrap().unwrap().forge_id, Some(42));
-    store.remove_repo(made.repo, UserId::new(), clock.now()).await.unwrap();
+    store.remove_repo(made.repo, Actor::user(UserId::new()), clock.now()).await.unwrap();
     assert!(matches!(
-        store.remove_repo(made.repo, UserId::new(), clock.now()).await,
+        store.remove_repo(made.repo, Actor::user(UserId::new()), clock.now()).await,
         Err(StoreError::NotFound { .. })
     ));
     assert!(store.repo_by_hook(repo.hook).await.unwrap().is_none());
@@ -178,5 +186,5 @@ pub async fn a_removed_repository_leaves_its_runs<S: Store>(store: &S, clock: &M
         hook: pipeyard_model::HookId::new(),
         ..repo
     };
-    store.add_repo(again, UserId::new()).await.unwrap();
+    store.add_repo(again, Actor::user(UserId::new())).await.unwrap();
 }

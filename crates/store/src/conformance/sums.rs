@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use pipeyard_dora::{By, DeploymentFact, Facts, FailureLink, IncidentFact, Report, Scope, Window};
 use pipeyard_model::{
-    Clock as _, DeploymentId, EnvironmentName, IncidentId, ManualClock, ServiceName, UserId,
+    Actor, Clock as _, DeploymentId, EnvironmentName, IncidentId, ManualClock, ServiceName, UserId,
     deployment::{Outcome, Purpose, State},
 };
 
@@ -166,7 +166,10 @@ impl<S: Store> Story<'_, S> {
     async fn close_incident(&mut self) {
         if let Some(id) = self.incidents.pop() {
             let now = self.clock.now();
-            self.store.close_incident(id, now, "ann", Some(UserId::new()), now).await.unwrap();
+            self.store
+                .close_incident(id, now, "ann", Actor::user(UserId::new()), now)
+                .await
+                .unwrap();
         }
     }
 

@@ -4,7 +4,7 @@ use pipeyard_api::{
     runner::{StepEnd, StepReport},
     test_report::{FailedTest, Failing, TestCounts, TestReport},
 };
-use pipeyard_model::{AttemptId, Clock as _, Conclusion, Epoch, ManualClock, UserId};
+use pipeyard_model::{Actor, AttemptId, Clock as _, Conclusion, Epoch, ManualClock, UserId};
 
 use super::{
     claims::{end, is_conflict, of},
@@ -70,7 +70,7 @@ pub async fn every_attempt_keeps_its_tests_and_steps<S: Store>(store: &S, clock:
     store.report_tests(made.runner, first, report(1, 1), now).await.unwrap();
     let failure = end(Conclusion::Failure, clock);
     store.finish_attempt(made.runner, first, failure, now).await.unwrap();
-    store.rerun(run, false, UserId::new(), now).await.unwrap();
+    store.rerun(run, false, Actor::user(UserId::new()), now).await.unwrap();
     claim(store, clock, made.runner).await;
     let job = store.run(run).await.unwrap().unwrap().jobs.remove(0);
     assert_eq!((job.tests, job.steps[0].first_line, job.steps[0].exit_code), (None, None, None));

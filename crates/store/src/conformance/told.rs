@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pipeyard_model::{
-    Clock as _, Conclusion, DeploymentId, IntentId, ManualClock, UserId,
+    Actor, Clock as _, Conclusion, DeploymentId, IntentId, ManualClock, UserId,
     deployment::{Answer, Deployment, Event, Replaced, Verdict},
     environment::Given,
     plan::{CanaryStep, Strategy},
@@ -145,8 +145,8 @@ pub async fn an_incident_is_told<S: Store>(store: &S, clock: &ManualClock) {
     let opened = store.open_incident(new(), clock.now()).await.unwrap();
     store.open_incident(new(), clock.now()).await.unwrap();
     let now = clock.now();
-    store.close_incident(opened.id, now, "bob", Some(UserId::new()), now).await.unwrap();
-    store.close_incident(opened.id, now, "bob", Some(UserId::new()), now).await.unwrap_err();
+    store.close_incident(opened.id, now, "bob", Actor::user(UserId::new()), now).await.unwrap();
+    store.close_incident(opened.id, now, "bob", Actor::user(UserId::new()), now).await.unwrap_err();
     let (events, _) = told(store, clock).await;
     assert_eq!(names(&events), ["incident.opened", "incident.resolved"]);
     assert_eq!(events[1].1["incident"], opened.id.0);
@@ -181,6 +181,6 @@ pub async fn a_failed_run_says_which_job_and_why<S: Store>(store: &S, clock: &Ma
     assert_eq!(names(&events), ["run.failed"]);
     assert_eq!(events[0].1["reason"]["message"], message);
     // Started again, it hasn't failed yet.
-    store.rerun(id, true, UserId::new(), clock.now()).await.unwrap();
+    store.rerun(id, true, Actor::user(UserId::new()), clock.now()).await.unwrap();
     assert!(store.run(id).await.unwrap().unwrap().run.reason.is_none());
 }

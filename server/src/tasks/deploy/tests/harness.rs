@@ -17,7 +17,7 @@ use pipeyard_deploy::{
     provider::{GroupName, ProviderError},
 };
 use pipeyard_model::{
-    Clock as _, DeploymentId, HookId, ManualClock, ReleaseId, RepoId, RunId, Timestamp, UserId,
+    Actor, Clock as _, DeploymentId, HookId, ManualClock, ReleaseId, RepoId, RunId, Timestamp, UserId,
     deployment::{Outcome, Purpose, Release, State},
     plan::{HealthLimit, Node, Otherwise, Plan, Strategy},
 };
@@ -93,7 +93,7 @@ impl Harness {
     /// As `pipectl envs apply` does it, past the checks of the server.
     pub(super) async fn apply(&self, file: Value) {
         let file: EnvironmentsFile = serde_json::from_value(file).unwrap();
-        self.state.store.apply_environments(file, false, UserId::new(), START).await.unwrap();
+        self.state.store.apply_environments(file, false, Actor::user(UserId::new()), START).await.unwrap();
     }
 
     /// The environments with these rules for production.
@@ -118,7 +118,7 @@ impl Harness {
             created_at: START,
             problem: None,
         };
-        self.state.store.add_repo(repo, UserId::new()).await.unwrap();
+        self.state.store.add_repo(repo, Actor::user(UserId::new())).await.unwrap();
     }
 
     /// A run of these nodes that octocat's push started, or so.
@@ -150,7 +150,7 @@ impl Harness {
                 held: false,
             },
         };
-        self.state.store.create_runs(vec![run], self.now()).await.unwrap()[0]
+        self.state.store.create_runs(vec![run], Actor::pipeyard(), self.now()).await.unwrap()[0]
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -194,7 +194,7 @@ impl Harness {
             asks_approval: false,
             waits: None,
             comment: None,
-            by: None,
+            by: Actor::pipeyard(),
         }
     }
 
