@@ -11,11 +11,12 @@ use pipeyard_model::{
     Actor, AttemptId, Clock, Conclusion, HookId, RepoId, RequestId, RunnerId, SystemClock,
     Timestamp,
     plan::{JobSpec, Node, NodeKind, Plan, StepSpec},
+    runner::Grant,
 };
 use pipeyard_store::{
     Store,
     repos::{Forge, Repo},
-    runners::NewRunner,
+    runners::{NewEnrolment, NewRunner},
     runs::{NewRun, RunContent},
 };
 use pipeyard_store_sqlite::SqliteStore;
@@ -36,9 +37,6 @@ pub(crate) async fn jobs_per_second() -> anyhow::Result<f64> {
     let repo = RepoId::new();
     let admin = store.ensure_admin(now).await?.id;
     store.add_repo(bench_repo(repo, now)?, Actor::user(admin)).await?;
-    store
-        .add_registration_token([1; 32], now + Duration::from_secs(3600), Actor::pipeyard(), now)
-        .await?;
     let began = Instant::now();
     let mut tasks = Vec::new();
     for task in 0..TASKS {
@@ -52,7 +50,10 @@ pub(crate) async fn jobs_per_second() -> anyhow::Result<f64> {
             version: "0".into(),
             key_hash,
         };
-        store.register_runner([1; 32], new, None, now).await?;
+        let (hash, expires_at) = (key_hash, now + Duration::from_secs(3600));
+        let token = NewEnrolment { hash, expires_at, grant: Grant::everything() };
+        store.add_enrolment(token, Actor::pipeyard(), now).await?;
+        store.register_runner(hash, new, None, now).await?;
         tasks.push(tokio::spawn(work(Arc::clone(&store), Arc::clone(&clock), repo, runner)));
     }
     let mut done = 0;

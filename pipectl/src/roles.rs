@@ -80,6 +80,10 @@ pub(crate) struct Server {
     /// Database, logs, blobs, mirrors, key.
     #[arg(long, env = "PIPEYARD_SERVER_DATA")]
     data: Option<PathBuf>,
+    /// Holds the master key of all secrets: better not beside the database. Systemd's credential
+    /// `pipeyard-key` if absent, or else `key` in the data folder.
+    #[arg(long, env = "PIPEYARD_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// How people and forges reach it, for links.
     #[arg(long, env = "PIPEYARD_PUBLIC_URL")]
     public_url: Option<String>,
@@ -92,7 +96,7 @@ pub(crate) struct Server {
     /// absent.
     #[arg(long, env = "PIPEYARD_KEEP_DAYS", value_name = "DAYS")]
     keep_days: Option<u32>,
-    /// Runners may register with the token in this file.
+    /// One runner may register with the token in this file, as whatever it says.
     #[arg(long, env = "PIPEYARD_RUNNER_TOKEN_FILE")]
     runner_token_file: Option<PathBuf>,
     /// Credentials for deploy providers, NAME=FILE; may be repeated.
@@ -126,6 +130,7 @@ impl Server {
         let given = Given::default()
             .with("listen", self.listen.map(|l| l.to_string()))
             .with("data_dir", text(&self.data))
+            .with("key_file", text(&self.key_file))
             .with("public_url", self.public_url.clone())
             .with("tls_cert", text(&self.tls.tls_cert))
             .with("tls_key", text(&self.tls.tls_key))
@@ -174,11 +179,17 @@ pub(crate) struct LoginCode {
     /// The server's data folder.
     #[arg(long, env = "PIPEYARD_SERVER_DATA")]
     data: Option<PathBuf>,
+    /// The server's master key, if it isn't in the data folder.
+    #[arg(long, env = "PIPEYARD_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 impl LoginCode {
     pub(crate) async fn main(self) -> anyhow::Result<()> {
-        let given = Given::default().with("data_dir", text(&self.data)).table();
+        let given = Given::default()
+            .with("data_dir", text(&self.data))
+            .with("key_file", text(&self.key_file))
+            .table();
         let config: ServerConfig = self.file.settings("server", given)?;
         anyhow::ensure!(
             config.data_dir.join("pipeyard.sqlite").is_file(),
@@ -333,7 +344,7 @@ pub(crate) struct Runner {
     /// Identity, journals, workspaces.
     #[arg(long, env = "PIPEYARD_RUNNER_DATA")]
     data: Option<PathBuf>,
-    /// The registration token; needed once.
+    /// Holds the enrolment token; needed until the runner has an identity.
     #[arg(long, env = "PIPEYARD_RUNNER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// Shown to people.
@@ -345,7 +356,8 @@ pub(crate) struct Runner {
     /// `docker` or `local`.
     #[arg(long, env = "PIPEYARD_EXECUTOR")]
     executor: Option<String>,
-    /// Labels that jobs can ask for; may be repeated.
+    /// Labels that jobs can ask for, of those that the token gives; all of them if absent. May be
+    /// repeated.
     #[arg(long = "label")]
     labels: Vec<String>,
     #[command(flatten)]

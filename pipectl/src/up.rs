@@ -108,7 +108,8 @@ impl Up {
     pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
         let data = pipeyard_private::folder(&self.data, OURS)?;
         let token = data.join("runner-token");
-        if !token.exists() {
+        // It registers one runner, so the runner of this folder needs one until it is registered.
+        if !data.join("runner/identity.json").exists() || !token.exists() {
             pipeyard_private::write(&token, new_token().as_bytes())?;
         }
         let at = |name: &str| data.join(name).display().to_string();

@@ -13,7 +13,7 @@ use pipeyard_model::{AttemptId, RequestId};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Shared, attempt, live::EndBecause, protocol::CallError};
+use crate::{Shared, attempt, live::EndBecause, process, protocol::CallError};
 
 /// The pause after a failed call; it doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -45,7 +45,15 @@ fn remember(data: &Path, request: RequestId) -> std::io::Result<()> {
 }
 
 /// Claims and runs jobs until `drain`, then waits for those in work; `cancel` ends them.
-pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &CancellationToken) {
+///
+/// # Errors
+/// When another process speaks for this runner: what is in work here is ended, it is the other's.
+pub(crate) async fn run(
+    shared: &Shared,
+    drain: &CancellationToken,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut ended = Ok(());
     let slots = Arc::new(Semaphore::new(shared.config.slots.clamp(1, 64) as usize));
     let mut work = JoinSet::new();
     // A reply that an earlier process didn't live to see is asked for again.
@@ -135,6 +143,13 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
                 }
             }
             Err(error) => {
+                if let CallError::Refused { code, message, .. } = &error
+                    && code == process::TAKEN
+                {
+                    shared.live.end_all(EndBecause::Stale);
+                    ended = Err(anyhow::anyhow!("{code}: {message}"));
+                    break;
+                }
                 if let CallError::Refused { code, message, .. } = &error {
                     tracing::error!(%code, %message, "the server gives this runner no jobs");
                 } else {
@@ -155,12 +170,13 @@ pub(crate) async fn run(shared: &Shared, drain: &CancellationToken, cancel: &Can
     let finish = async { while work.join_next().await.is_some() {} };
     let mut finish = std::pin::pin!(finish);
     tokio::select! {
-        () = &mut finish => return,
+        () = &mut finish => return ended,
         () = cancel.cancelled() => shared.live.end_all(EndBecause::Stopping),
     }
     if tokio::time::timeout(LAST_WORDS, finish).await.is_err() {
         tracing::warn!("the server didn't hear how every job ended; the next start tells it");
     }
+    ended
 }
 
 /// Tells the server why nothing can run here: people see it where they look for runners.

@@ -34,11 +34,11 @@ pub struct RunnerConfig {
     pub server: String,
     /// Identity, journals, workspaces.
     pub data_dir: PathBuf,
-    /// Holds the registration token; needed until the runner has an identity.
+    /// Holds the enrolment token; needed until the runner has an identity.
     pub token_file: Option<PathBuf>,
     /// Shown to people.
     pub name: String,
-    /// Labels that jobs can ask for.
+    /// Labels that jobs can ask for, of those that the token gives; all of them if empty.
     pub labels: Vec<String>,
     /// Jobs at a time, 1 to 64.
     pub slots: u32,

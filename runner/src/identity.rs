@@ -20,6 +20,8 @@ use crate::{
 
 /// The identity's file in the runner's folder.
 const FILE: &str = "identity.json";
+/// The key of a registration under way.
+const ENROLLING: &str = "enrolling";
 /// The pause between tries to register; it doubles up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -97,6 +99,7 @@ pub(crate) async fn load_or_register(
         labels: config.labels.clone(),
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        key: Some(enrolling_key(&config.data_dir)?),
     };
     let mut pause = PAUSE.0;
     let reply: RegisterReply = loop {
@@ -119,7 +122,22 @@ pub(crate) async fn load_or_register(
         installation: reply.installation,
     };
     store(&path, &identity)?;
+    let _ = fs::remove_file(config.data_dir.join(ENROLLING));
     Ok(identity)
+}
+
+/// The key that this runner asks to be known by, on the disk before it is sent: the token is good
+/// once, so after an answer that was lost the same key asks for the same runner.
+fn enrolling_key(data: &Path) -> anyhow::Result<String> {
+    let path = data.join(ENROLLING);
+    if path.exists() {
+        return Ok(pipeyard_private::secret(&path)?.trim().to_owned());
+    }
+    // 244 random bits.
+    let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(|id| id.simple().to_string());
+    let key = format!("ppk_{}", random.concat());
+    pipeyard_private::write(&path, key.as_bytes())?;
+    Ok(key)
 }
 
 fn store(path: &Path, identity: &Identity) -> anyhow::Result<()> {

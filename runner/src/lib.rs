@@ -17,6 +17,7 @@ mod identity;
 mod journal;
 mod live;
 mod log;
+mod process;
 mod protocol;
 mod recover;
 mod reports;
@@ -79,7 +80,13 @@ pub async fn run_with(
         identity = identity::load_or_register(&config, &server) => Arc::new(identity?),
         () = drain.cancelled() => return Ok(()),
     };
-    let server = server.with_key(&identity.key);
+    let process = process::Process::new(&config.data_dir)?;
+    let server = server.with_key(&identity.key).with_process(&process.nonce);
+    // Before anything of this runner's is touched: another process may be at work with it.
+    process::speak(&server, &config.data_dir, &process, &drain).await?;
+    if drain.is_cancelled() {
+        return Ok(());
+    }
     let executor = match executor {
         Some(executor) => executor,
         None => self::executor(&config, &identity).await?,
@@ -100,12 +107,15 @@ pub async fn run_with(
     let recover = tokio::spawn(recover::run(shared.clone(), stop_helpers.clone()));
     let heart = tokio::spawn(heartbeat::run(shared.clone(), stop_helpers.clone()));
     tracing::info!(runner.id = %shared.identity.runner, server = %shared.config.server, slots = shared.config.slots, "the runner takes jobs");
-    claim::run(&shared, &drain, &cancel).await;
+    let ended = claim::run(&shared, &drain, &cancel).await;
     stop_helpers.cancel();
     for helper in [recover, heart] {
         let _ = helper.await;
     }
-    Ok(())
+    if ended.is_ok() {
+        process::leave(&shared.server).await;
+    }
+    ended
 }
 
 async fn executor(config: &RunnerConfig, identity: &Identity) -> anyhow::Result<Arc<dyn Executor>> {

@@ -39,6 +39,7 @@ pub(crate) struct Server {
     http: reqwest::Client,
     base: String,
     key: Option<String>,
+    process: Option<String>,
 }
 
 impl Server {
@@ -48,11 +49,17 @@ impl Server {
         let http = pipeyard_api::client::builder(base)?
             .user_agent(concat!("pipeyard-runner/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key: None })
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key: None, process: None })
     }
 
     pub(crate) fn with_key(mut self, key: &str) -> Self {
         self.key = Some(key.to_owned());
+        self
+    }
+
+    /// Says with every call which process it is.
+    pub(crate) fn with_process(mut self, nonce: &str) -> Self {
+        self.process = Some(nonce.to_owned());
         self
     }
 
@@ -112,7 +119,10 @@ impl Server {
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, self.url(path));
+        let mut request = self.http.request(method, self.url(path));
+        if let Some(process) = &self.process {
+            request = request.header(pipeyard_api::runner::PROCESS, process);
+        }
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,

@@ -3,14 +3,14 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use pipeyard_model::{Actor, Clock, SystemClock};
-use pipeyard_store::Store;
+use pipeyard_model::{Actor, Clock, SystemClock, runner::Grant};
+use pipeyard_store::{Store, runners::NewEnrolment};
 use pipeyard_store_sqlite::SqliteStore;
 
-use crate::{AppState, ServerConfig, tokens};
+use crate::{AppState, ServerConfig, keys, tokens};
 
-/// A registration token from a file is renewed at every start, so it never runs out in use.
-const FILE_TOKEN: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// An unused token from a file is good for so long after a start.
+const FILE_TOKEN: Duration = Duration::from_secs(24 * 3600);
 
 /// By these an existing data folder is known as a server's.
 pub(crate) const OURS: &[&str] = &["pipeyard.sqlite", "key"];
@@ -28,10 +28,13 @@ pub async fn boot(config: ServerConfig) -> anyhow::Result<AppState> {
         .with_context(|| format!("failed to open {}", file.display()))?;
     let installation = store.installation();
     let store: Arc<dyn Store> = Arc::new(store);
-    AppState::open(store, clock, config, installation)
+    // Before anything is sealed by a key that was made up anew.
+    let seal = keys::open(store.as_ref(), &config).await?;
+    AppState::with_seal(store, clock, config, installation, seal)
 }
 
-/// Lets runners register with the token in this file.
+/// Lets one runner register with the token in this file, as whatever it says: who writes the file
+/// rules the server's machine. Once it was used, the file is worth nothing.
 ///
 /// # Errors
 /// When the file can't be read or is too short to be a token.
@@ -44,9 +47,11 @@ pub async fn accept_runner_token(state: &AppState, file: &Path) -> anyhow::Resul
         file.display()
     );
     let now = state.clock.now();
-    state
-        .store
-        .add_registration_token(tokens::hash(token), now + FILE_TOKEN, Actor::pipeyard(), now)
-        .await?;
+    let new = NewEnrolment {
+        hash: tokens::hash(token),
+        expires_at: now + FILE_TOKEN,
+        grant: Grant::everything(),
+    };
+    state.store.add_enrolment(new, Actor::pipeyard(), now).await?;
     Ok(())
 }

@@ -14,6 +14,9 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Database, logs, blobs, mirrors, key.
     pub data_dir: PathBuf,
+    /// Holds the master key; systemd's credential `pipeyard-key` if absent, or else `key` in the data
+    /// folder.
+    pub key_file: Option<PathBuf>,
     /// How people and forges reach the server; for links. The address of `listen` if absent.
     pub public_url: Option<String>,
     /// The certificate chain, PEM; with `tls_key` the server speaks TLS. Read again when it changes.
@@ -52,6 +55,7 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8470)),
             data_dir: PathBuf::from("pipeyard-data"),
+            key_file: None,
             public_url: None,
             tls_cert: None,
             tls_key: None,

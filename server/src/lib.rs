@@ -12,6 +12,7 @@ pub mod error;
 mod gate;
 pub mod http;
 pub mod intake;
+pub mod keys;
 pub mod log;
 pub mod metrics;
 pub mod mirror;

@@ -60,8 +60,8 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// Joins an open store with what lies beside it in `config.data_dir`: the master key (made at
-    /// the first start), blobs and mirrors.
+    /// Joins an open store with what lies beside it in `config.data_dir`, and makes a master key there
+    /// if there is none. For tests; a server proves its key first, see [`keys`](crate::keys).
     ///
     /// # Errors
     /// When the folder can't be used or the key is open to others.
@@ -71,10 +71,26 @@ impl AppState {
         config: ServerConfig,
         installation: InstallationId,
     ) -> anyhow::Result<Self> {
+        pipeyard_private::folder(&config.data_dir, crate::boot::OURS)?;
+        let seal = Seal::open(&config.data_dir.join("key"))?;
+        Self::with_seal(store, clock, config, installation, seal)
+    }
+
+    /// Joins an open store with what lies beside it in `config.data_dir`: blobs, logs and mirrors.
+    ///
+    /// # Errors
+    /// When the folder can't be used.
+    pub fn with_seal(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        config: ServerConfig,
+        installation: InstallationId,
+        seal: Seal,
+    ) -> anyhow::Result<Self> {
         let data = &config.data_dir;
         pipeyard_private::folder(data, crate::boot::OURS)?;
         Ok(Self {
-            seal: Arc::new(Seal::open(&data.join("key"))?),
+            seal: Arc::new(seal),
             blobs: Blobs::open(data.join("blobs"))?,
             mirrors: Arc::new(Mirrors::new(data)),
             logs: Arc::new(Logs::open(data.join("logs"), config.max_log_bytes)?),

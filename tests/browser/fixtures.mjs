@@ -177,8 +177,8 @@ export function logOf(runId, jobName, epoch) {
 }
 
 export const audit = [
-  { seq: 4, at: at(3400), actor: 'Mina Park', action: 'deployment.approve', target: 'deployment 13' },
-  { seq: 3, at: at(2400), actor: 'Jonas Weber', action: 'run.cancel', target: 'run 82' },
-  { seq: 2, at: at(-86400), actor: 'Mina Park', action: 'secret.set', target: 'DATABASE_PASSWORD of shop' },
-  { seq: 1, at: at(-90000), actor: 'pipeyard', action: 'repo.add', target: 'shop' },
+  { seq: 4, at: at(3400), who: 'user', address: '10.0.0.7', actor: 'Mina Park', action: 'deployment.approve', target: 'deployment 13' },
+  { seq: 3, at: at(2400), who: 'user', address: '10.0.0.7', actor: 'Jonas Weber', action: 'run.cancel', target: 'run 82' },
+  { seq: 2, at: at(-86400), who: 'user', address: '10.0.0.7', actor: 'Mina Park', action: 'secret.set', target: 'DATABASE_PASSWORD of shop' },
+  { seq: 1, at: at(-90000), who: 'pipeyard', address: null, actor: 'pipeyard', action: 'repo.add', target: 'shop' },
 ];

@@ -4,6 +4,7 @@
 //! | call | path |
 //! |---|---|
 //! | register | `POST /api/runner/register` |
+//! | hello, goodbye | `POST /api/runner/hello`, `POST /api/runner/goodbye` |
 //! | claim | `POST /api/runner/claim` (long poll) |
 //! | heartbeat | `POST /api/runner/heartbeat` (long poll, answers early with a cancel) |
 //! | log | `POST /api/runner/jobs/{job}/{epoch}/log?offset=N`, the bytes as the body, `x-crc32` in hex |
@@ -36,19 +37,46 @@ pub const MAX_WAIT_SECONDS: u32 = 50;
 /// begun, and the job is offered again as if it hadn't been claimed.
 pub const HANDED_BACK: &str = "handed_back";
 
-/// Registers a runner by a token that an administrator made.
+/// Registers a runner by a token that an administrator made for one.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RegisterRequest {
     /// The registration token.
     pub token: String,
     /// Shown to people; need not be unique.
     pub name: String,
-    /// Labels that jobs can ask for.
+    /// Labels that jobs can ask for, of those that the token gives; all of them if empty.
     pub labels: Vec<String>,
     /// [`PROTOCOL`] of the runner.
     pub protocol: u32,
     /// The runner's version, shown to people.
     pub version: String,
+    /// The key that it made for itself, `ppk_` and at least 43 characters: a repeat with it, after an
+    /// answer that was lost, is the same runner. The server makes one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// The header by which a process of a runner is told from another: a nonce, made up at its start.
+pub const PROCESS: &str = "x-pipeyard-process";
+
+/// The first word of a process that has an identity already. Nothing of the runner's is touched
+/// before it is accepted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HelloRequest {
+    /// The nonce of the process before, if that is proven to be dead: same machine, same folder, and
+    /// its lock is free.
+    #[serde(default)]
+    pub previous: Option<String>,
+}
+
+/// Whether the process may speak for the runner.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HelloReply {
+    /// It may.
+    pub accepted: bool,
+    /// If not: when the other process last spoke. Where this moves, that one is alive.
+    #[serde(default)]
+    pub other_seen_at: Option<Timestamp>,
 }
 
 /// The runner's identity from now on; it stores this.

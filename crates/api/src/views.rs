@@ -372,9 +372,29 @@ pub struct RunnerView {
     pub seen_at: Option<Timestamp>,
     /// What it works on: `run 81 / test`.
     pub jobs: Vec<String>,
+    /// Whose jobs it takes; of every repository if absent.
+    pub repos: Option<Vec<String>>,
+    /// It takes jobs of forks that a person has approved.
+    pub forks: bool,
 }
 
-/// Registers one or more runners; shown once.
+/// Asks for a token that registers one runner.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewRegistrationToken {
+    /// Labels that the runner gets.
+    pub labels: Vec<String>,
+    /// The runner may name labels beside these.
+    pub any_label: bool,
+    /// Whose jobs it takes; of every repository if empty.
+    pub repos: Vec<RepoName>,
+    /// It takes jobs of forks that a person has approved.
+    pub forks: bool,
+    /// The token is refused after so many minutes, 1 to 1440; 60 if absent.
+    pub minutes: Option<u32>,
+}
+
+/// Registers one runner; shown once.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RegistrationToken {
     /// The token.
@@ -586,8 +606,15 @@ pub struct AuditCheck {
 /// Where notifications go.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NotificationsView {
-    /// `notify_url` of the server's settings; nothing is sent if absent.
+    /// `notify_url` of the server's settings, without its path; nothing is sent if absent.
     pub url: Option<String>,
-    /// The secret that they are signed with, as standardwebhooks.com's libraries take it.
+    /// When the secret that they are signed with was made; absent while nobody had one made.
+    pub secret_set_at: Option<Timestamp>,
+}
+
+/// What notifications are signed with from now on; shown only once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NotificationSecret {
+    /// As standardwebhooks.com's libraries take it.
     pub secret: String,
 }

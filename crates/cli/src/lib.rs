@@ -87,6 +87,9 @@ pub enum Command {
     /// Sessions and API tokens.
     #[command(subcommand)]
     Tokens(commands::tokens::Tokens),
+    /// Signed messages of failures.
+    #[command(subcommand)]
+    Notifications(commands::notifications::Notifications),
     /// Users and their roles.
     #[command(subcommand)]
     Users(commands::users::Users),
@@ -120,6 +123,7 @@ pub async fn run(global: Global, command: Command) -> ExitCode {
             Command::Dora(it) => it.run(&context).await,
             Command::Incidents(it) => it.run(&context).await,
             Command::Tokens(it) => it.run(&context).await,
+            Command::Notifications(it) => it.run(&context).await,
             Command::Users(it) => it.run(&context).await,
             Command::Audit(it) => it.run(&context).await,
             Command::Wait(it) => it.run(&context).await,

@@ -55,6 +55,8 @@ async fn claim(
     let (runner_text, request_text) = (runner.to_string(), request.to_string());
     let standing = sqlx::query!(
         r#"SELECT (SELECT labels FROM runners WHERE id = ?1 AND removed_at IS NULL) AS "labels: String",
+                  (SELECT repos FROM runners WHERE id = ?1) AS "repos: String",
+                  coalesce((SELECT forks FROM runners WHERE id = ?1), 0) AS "forks!: i64",
                   EXISTS (SELECT 1 FROM attempts WHERE request = ?2 AND runner = ?1) AS "repeated!: bool""#,
         runner_text,
         request_text
@@ -70,8 +72,14 @@ async fn claim(
             "kind = 'job' AND state = 'ready' AND (labels = '[]' OR NOT EXISTS
                  (SELECT 1 FROM json_each(jobs.labels) AS l
                   WHERE l.value NOT IN (SELECT value FROM json_each(?))))
+             AND EXISTS (SELECT 1 FROM runs AS r WHERE r.id = jobs.run
+                 AND (? OR r.fork = 0)
+                 AND (? IS NULL OR r.repo IN (SELECT value FROM json_each(?))))
              ORDER BY run, position LIMIT ?",
             labels,
+            standing.forks,
+            standing.repos,
+            standing.repos,
             slots
         );
         if nodes.is_empty() {

@@ -4,17 +4,21 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use pipeyard_api::views::RunnerView;
-use pipeyard_model::{Actor, RunnerId, Timestamp, Who, job::JobEvent};
+use pipeyard_model::{
+    Actor, RunnerId, Timestamp,
+    job::JobEvent,
+    runner::{Admission, Holder, admit},
+};
 use pipeyard_store::{
     StoreError, StoreResult,
-    runners::{NewRunner, Runners},
+    runners::{NewEnrolment, NewRunner, Process, Runners, Standing},
 };
-use serde_json::json;
+use sqlx::SqliteConnection;
 
 use crate::{
-    SqliteStore,
-    audit::{self, Detail},
+    SqliteStore, audit,
     column::{self, failed},
+    enrolments,
     events::{self, NewEvent},
     jobs::{Change, load_nodes},
 };
@@ -24,36 +28,74 @@ const NOTE: Duration = Duration::from_secs(5);
 /// A runner that was silent for longer is shown as offline.
 pub(crate) const ONLINE: Duration = Duration::from_secs(30);
 
+/// A runner and who speaks for it.
+struct Speaker {
+    id: String,
+    seen_at: Option<i64>,
+    process: Option<String>,
+    process_at: Option<i64>,
+}
+
+impl Speaker {
+    fn holder(&self) -> Option<Holder> {
+        let (process, at) = self.process.clone().zip(self.process_at)?;
+        Some(Holder { process, seen_at: Timestamp(at) })
+    }
+
+    fn admit(&self, process: Process<'_>, now: Timestamp) -> Admission {
+        admit(self.holder().as_ref(), process.nonce, process.previous, now)
+    }
+
+    fn speaks(&self) -> StoreResult<Standing> {
+        Ok(Standing::Speaks(column::parse("runners", "id", &self.id, &self.id)?))
+    }
+
+    fn taken(&self) -> StoreResult<Standing> {
+        let id = column::parse("runners", "id", &self.id, &self.id)?;
+        Ok(self.holder().map_or(Standing::Unknown, |holder| Standing::Taken(id, holder)))
+    }
+}
+
+/// Notes that the process spoke. Two that come at once are told apart here.
+async fn note(
+    c: &mut SqliteConnection,
+    seen: Speaker,
+    process: Process<'_>,
+    now: Timestamp,
+) -> StoreResult<Standing> {
+    let row = sqlx::query_as!(
+        Speaker,
+        "SELECT id, seen_at, process, process_at FROM runners WHERE id = ? AND removed_at IS NULL",
+        seen.id
+    )
+    .fetch_optional(&mut *c)
+    .await
+    .map_err(failed)?;
+    let Some(row) = row else { return Ok(Standing::Unknown) };
+    if row.admit(process, now) == Admission::Refused {
+        return row.taken();
+    }
+    sqlx::query!(
+        "UPDATE runners SET seen_at = ?1, process = ?2, process_at = ?1 WHERE id = ?3",
+        now.0,
+        process.nonce,
+        row.id
+    )
+    .execute(&mut *c)
+    .await
+    .map_err(failed)?;
+    let came_back = row.seen_at.is_none_or(|seen| now.since(Timestamp(seen)) >= ONLINE);
+    if came_back {
+        let event = NewEvent { kind: "runner.changed", ..NewEvent::default() };
+        events::append(c, &[event], now).await?;
+    }
+    row.speaks()
+}
+
 #[async_trait]
 impl Runners for SqliteStore {
-    async fn add_registration_token(
-        &self,
-        hash: [u8; 32],
-        expires_at: Timestamp,
-        by: Actor,
-        now: Timestamp,
-    ) -> StoreResult<()> {
-        self.write(move |c| {
-            Box::pin(async move {
-                sqlx::query!("DELETE FROM registration_tokens WHERE expires_at < ?", now.0)
-                    .execute(&mut *c)
-                    .await
-                    .map_err(failed)?;
-                let hash = hash.as_slice();
-                sqlx::query!(
-                    "INSERT INTO registration_tokens (hash, created_at, expires_at) VALUES (?, ?, ?)
-                     ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at",
-                    hash,
-                    now.0,
-                    expires_at.0
-                )
-                .execute(&mut *c)
-                .await
-                .map_err(failed)?;
-                audit::record(c, by, "runner.token", "registration token", now).await
-            })
-        })
-        .await
+    async fn add_enrolment(&self, new: NewEnrolment, by: Actor, now: Timestamp) -> StoreResult<()> {
+        self.write(move |c| Box::pin(enrolments::add(c, new, by, now))).await
     }
 
     async fn register_runner(
@@ -62,93 +104,60 @@ impl Runners for SqliteStore {
         runner: NewRunner,
         from: Option<IpAddr>,
         now: Timestamp,
-    ) -> StoreResult<()> {
-        self.write(move |c| {
-            Box::pin(async move {
-                let token = token_hash.as_slice();
-                let known = sqlx::query_scalar!(
-                    "SELECT created_at FROM registration_tokens WHERE hash = ? AND expires_at >= ?",
-                    token,
-                    now.0
-                )
-                .fetch_optional(&mut *c)
-                .await
-                .map_err(failed)?;
-                if known.is_none() {
-                    return Err(StoreError::conflict(
-                        "bad_token",
-                        "the registration token is unknown or has expired; make a new one",
-                    ));
-                }
-                let id = runner.id.to_string();
-                let labels = column::to_json(&runner.labels)?;
-                let key = runner.key_hash.as_slice();
-                sqlx::query!(
-                    "INSERT INTO runners (id, name, labels, version, key_hash, created_at, seen_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
-                    id,
-                    runner.name,
-                    labels,
-                    runner.version,
-                    key,
-                    now.0
-                )
-                .execute(&mut *c)
-                .await
-                .map_err(failed)?;
-                let by = Actor::of(Who::Runner(runner.id)).from(from);
-                let after = Detail::new(json!({ "name": runner.name, "labels": runner.labels }));
-                let target = format!("runner {}", runner.name);
-                audit::record_change(c, by, "runner.register", &target, after, now).await?;
-                events::append(
-                    c,
-                    &[NewEvent { kind: "runner.changed", ..NewEvent::default() }],
-                    now,
-                )
-                .await
-            })
-        })
-        .await
+    ) -> StoreResult<RunnerId> {
+        self.write(move |c| Box::pin(enrolments::register(c, token_hash, runner, from, now))).await
     }
 
     async fn runner_by_key(
         &self,
         key_hash: [u8; 32],
+        process: Process<'_>,
         now: Timestamp,
-    ) -> StoreResult<Option<RunnerId>> {
+    ) -> StoreResult<Standing> {
         let key = key_hash.as_slice();
-        let row = sqlx::query!(
-            "SELECT id, seen_at FROM runners WHERE key_hash = ? AND removed_at IS NULL",
+        let row = sqlx::query_as!(
+            Speaker,
+            "SELECT id, seen_at, process, process_at FROM runners
+             WHERE key_hash = ? AND removed_at IS NULL",
             key
         )
         .fetch_optional(&self.read)
         .await
         .map_err(failed)?;
-        let Some(row) = row else { return Ok(None) };
-        let id = column::parse("runners", "id", &row.id, &row.id)?;
+        let Some(row) = row else { return Ok(Standing::Unknown) };
         let silent = row.seen_at.is_none_or(|seen| now.since(Timestamp(seen)) >= NOTE);
-        if silent {
-            let came_back = row.seen_at.is_none_or(|seen| now.since(Timestamp(seen)) >= ONLINE);
-            self.write(move |c| {
-                Box::pin(async move {
-                    sqlx::query!("UPDATE runners SET seen_at = ? WHERE id = ?", now.0, row.id)
-                        .execute(&mut *c)
-                        .await
-                        .map_err(failed)?;
-                    if came_back {
-                        events::append(
-                            c,
-                            &[NewEvent { kind: "runner.changed", ..NewEvent::default() }],
-                            now,
-                        )
-                        .await?;
-                    }
-                    Ok(())
-                })
-            })
-            .await?;
+        match row.admit(process, now) {
+            Admission::Refused => return row.taken(),
+            Admission::Holds if !silent => return row.speaks(),
+            Admission::Holds | Admission::Takes => {}
         }
-        Ok(Some(id))
+        let (nonce, previous) = (process.nonce.to_owned(), process.previous.map(str::to_owned));
+        self.write(move |c| {
+            Box::pin(async move {
+                let process = Process { nonce: &nonce, previous: previous.as_deref() };
+                note(c, row, process, now).await
+            })
+        })
+        .await
+    }
+
+    async fn runner_leaves(&self, id: RunnerId, process: &str) -> StoreResult<()> {
+        let (id, process) = (id.to_string(), process.to_owned());
+        self.write(move |c| {
+            Box::pin(async move {
+                sqlx::query!(
+                    "UPDATE runners SET process = NULL, process_at = NULL
+                     WHERE id = ? AND process = ?",
+                    id,
+                    process
+                )
+                .execute(c)
+                .await
+                .map_err(failed)?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     async fn note_trouble(
@@ -185,7 +194,11 @@ impl Runners for SqliteStore {
     async fn runners(&self, now: Timestamp) -> StoreResult<Vec<RunnerView>> {
         let mut tx = self.snapshot().await?;
         let rows = sqlx::query!(
-            "SELECT id, name, labels, version, seen_at, trouble FROM runners WHERE removed_at IS NULL ORDER BY name, id"
+            r#"SELECT id, name, labels, version, seen_at, trouble, forks,
+                 (SELECT json_group_array(coalesce(r.name, l.value)) FROM json_each(runners.repos) AS l
+                  LEFT JOIN repos AS r ON r.id = l.value WHERE runners.repos IS NOT NULL) AS "names!: String",
+                 repos
+               FROM runners WHERE removed_at IS NULL ORDER BY name, id"#
         )
         .fetch_all(&mut *tx)
         .await
@@ -215,6 +228,12 @@ impl Runners for SqliteStore {
                     .into(),
                     trouble: row.trouble,
                     version: row.version,
+                    repos: row
+                        .repos
+                        .is_some()
+                        .then(|| column::json("runners", "repos", &row.id, &row.names))
+                        .transpose()?,
+                    forks: row.forks != 0,
                     seen_at: column::time(row.seen_at),
                     jobs: jobs.remove(&row.id).unwrap_or_default(),
                 })
@@ -226,18 +245,17 @@ impl Runners for SqliteStore {
         self.write(move |c| {
             Box::pin(async move {
                 let text = id.to_string();
-                let done = sqlx::query!(
-                    "UPDATE runners SET removed_at = ? WHERE id = ? AND removed_at IS NULL",
+                let name = sqlx::query_scalar!(
+                    "UPDATE runners SET removed_at = ? WHERE id = ? AND removed_at IS NULL
+                     RETURNING name",
                     now.0,
                     text
                 )
-                .execute(&mut *c)
+                .fetch_optional(&mut *c)
                 .await
-                .map_err(failed)?;
-                if done.rows_affected() == 0 {
-                    return Err(StoreError::not_found(format!("runner {id}")));
-                }
-                audit::record(c, by, "runner.remove", &text, now).await?;
+                .map_err(failed)?
+                .ok_or_else(|| StoreError::not_found(format!("runner {id}")))?;
+                audit::record(c, by, "runner.remove", &format!("runner {name} {id}"), now).await?;
                 let nodes =
                     load_nodes!(c, "runner = ? AND state = 'running' ORDER BY run, position", text);
                 let moves = nodes.into_iter().map(|node| (node, JobEvent::RunnerLost)).collect();

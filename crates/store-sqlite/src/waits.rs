@@ -1,6 +1,6 @@
 //! Why jobs wait, in words: nobody can take them, nobody who could is there, or all are busy.
 
-use pipeyard_model::{Timestamp, job::Reason};
+use pipeyard_model::{RepoId, Timestamp, job::Reason, runner::reaches};
 use pipeyard_store::StoreResult;
 
 use crate::{
@@ -16,8 +16,11 @@ const PIECE: u32 = 500;
 /// Compares the reasons of jobs that may be claimed with the runners that there are.
 pub(crate) async fn explain(store: &SqliteStore, now: Timestamp) -> StoreResult<()> {
     let waiting = sqlx::query!(
-        r#"SELECT labels, reason_code AS "code!", count(*) AS "jobs!: i64" FROM jobs
-           WHERE kind = 'job' AND state = 'ready' GROUP BY labels, reason_code"#
+        r#"SELECT j.labels, j.reason_code AS "code!", r.repo, r.fork AS "fork: bool",
+             count(*) AS "jobs!: i64"
+           FROM jobs AS j JOIN runs AS r ON r.id = j.run
+           WHERE j.kind = 'job' AND j.state = 'ready'
+           GROUP BY j.labels, j.reason_code, r.repo, r.fork"#
     )
     .fetch_all(&store.read)
     .await
@@ -25,31 +28,38 @@ pub(crate) async fn explain(store: &SqliteStore, now: Timestamp) -> StoreResult<
     if waiting.is_empty() {
         return Ok(());
     }
-    let runners =
-        sqlx::query!("SELECT labels, seen_at, trouble FROM runners WHERE removed_at IS NULL")
-            .fetch_all(&store.read)
-            .await
-            .map_err(failed)?;
-    let mut present: Vec<(Vec<String>, Standing)> = Vec::with_capacity(runners.len());
+    let runners = sqlx::query!(
+        r#"SELECT labels, seen_at, trouble, repos, forks AS "forks: bool" FROM runners
+           WHERE removed_at IS NULL"#
+    )
+    .fetch_all(&store.read)
+    .await
+    .map_err(failed)?;
+    let mut present: Vec<Present> = Vec::with_capacity(runners.len());
     for row in runners {
-        let labels = column::json("runners", "labels", "", &row.labels)?;
+        let repos = row.repos.as_deref();
         let online = row.seen_at.is_some_and(|seen| now.since(Timestamp(seen)) < ONLINE);
-        let standing = match row.trouble {
-            _ if !online => Standing::Offline,
-            Some(trouble) => Standing::Unable(trouble),
-            None => Standing::Able,
-        };
-        present.push((labels, standing));
+        present.push(Present {
+            labels: column::json("runners", "labels", "", &row.labels)?,
+            repos: repos.map(|text| column::json("runners", "repos", "", text)).transpose()?,
+            forks: row.forks,
+            standing: match row.trouble {
+                _ if !online => Standing::Offline,
+                Some(trouble) => Standing::Unable(trouble),
+                None => Standing::Able,
+            },
+        });
     }
     for row in waiting {
         let wanted: Vec<String> = column::json("jobs", "labels", "", &row.labels)?;
-        let reason = why(&wanted, &present);
+        let of = Of { repo: column::parse("runs", "repo", "", &row.repo)?, fork: row.fork };
+        let reason = why(&wanted, of, &present);
         let explained =
             matches!(row.code.as_str(), "no_runner" | "runners_offline" | "runners_unable");
         // A runner that is there: only what said otherwise is corrected, "retrying" stays.
         let right = row.code == reason.code || (reason.code == "waiting_for_runner" && !explained);
         if !right {
-            write(store, row.labels, row.code, reason, now).await?;
+            write(store, (row.labels, row.code, of), reason, now).await?;
         }
     }
     Ok(())
@@ -64,11 +74,31 @@ enum Standing {
     Offline,
 }
 
-fn why(wanted: &[String], present: &[(Vec<String>, Standing)]) -> Reason {
-    let able: Vec<&Standing> = present
+/// A runner, as far as it matters to who waits.
+#[derive(Debug, Clone)]
+struct Present {
+    labels: Vec<String>,
+    repos: Option<Vec<RepoId>>,
+    forks: bool,
+    standing: Standing,
+}
+
+/// Whose job waits.
+#[derive(Debug, Clone, Copy)]
+struct Of {
+    repo: RepoId,
+    fork: bool,
+}
+
+fn why(wanted: &[String], of: Of, present: &[Present]) -> Reason {
+    let labelled: Vec<_> = present
         .iter()
-        .filter(|(labels, _)| wanted.iter().all(|label| labels.contains(label)))
-        .map(|(_, standing)| standing)
+        .filter(|runner| wanted.iter().all(|label| runner.labels.contains(label)))
+        .collect();
+    let able: Vec<&Standing> = labelled
+        .iter()
+        .filter(|runner| reaches(runner.repos.as_deref(), runner.forks, of.repo, of.fork))
+        .map(|runner| &runner.standing)
         .collect();
     let trouble = able.iter().find_map(|standing| match standing {
         Standing::Unable(trouble) => Some(trouble),
@@ -79,10 +109,19 @@ fn why(wanted: &[String], present: &[(Vec<String>, Standing)]) -> Reason {
     } else {
         format!(" with the labels {}", wanted.join(", "))
     };
-    if able.is_empty() {
+    if able.is_empty() && labelled.is_empty() {
         Reason::new(
             "no_runner",
             format!("no runner{labels} is registered; start one with `pipectl runner`"),
+        )
+    } else if able.is_empty() {
+        let (whose, option) =
+            if of.fork { ("forks", "--forks") } else { ("this repository", "--repo") };
+        Reason::new(
+            "no_runner",
+            format!(
+                "no runner{labels} takes jobs of {whose}; register one with a token of `pipectl runners token {option}`"
+            ),
         )
     } else if able.contains(&&Standing::Able) {
         Reason::new("waiting_for_runner", "waits for a free runner")
@@ -101,23 +140,27 @@ fn why(wanted: &[String], present: &[(Vec<String>, Standing)]) -> Reason {
 
 async fn write(
     store: &SqliteStore,
-    labels: String,
-    code: String,
+    (labels, code, of): (String, String, Of),
     reason: Reason,
     now: Timestamp,
 ) -> StoreResult<()> {
+    let repo = of.repo.to_string();
     store
         .write(move |c| {
             Box::pin(async move {
                 let rows = sqlx::query!(
                     "UPDATE jobs SET reason_code = ?, reason_message = ? WHERE id IN
-                       (SELECT id FROM jobs WHERE kind = 'job' AND state = 'ready' AND labels = ?
-                        AND reason_code = ? ORDER BY run, position LIMIT ?)
+                       (SELECT j.id FROM jobs AS j JOIN runs AS r ON r.id = j.run
+                        WHERE j.kind = 'job' AND j.state = 'ready' AND j.labels = ?
+                          AND j.reason_code = ? AND r.repo = ? AND r.fork = ?
+                        ORDER BY j.run, j.position LIMIT ?)
                      RETURNING run, name",
                     reason.code,
                     reason.message,
                     labels,
                     code,
+                    repo,
+                    of.fork,
                     PIECE
                 )
                 .fetch_all(&mut *c)
@@ -145,18 +188,31 @@ mod tests {
     #[test]
     fn a_wait_says_who_is_missing() {
         let gpu = vec!["gpu".to_owned()];
-        let plain = (vec!["linux".to_owned()], Standing::Able);
-        assert_eq!(why(&[], &[]).code, "no_runner");
-        assert_eq!(why(&gpu, std::slice::from_ref(&plain)).code, "no_runner");
-        assert!(why(&gpu, std::slice::from_ref(&plain)).message.contains("gpu"));
+        let of = Of { repo: RepoId::new(), fork: false };
+        let runner = |labels: &[String], standing| Present {
+            labels: labels.to_vec(),
+            repos: None,
+            forks: false,
+            standing,
+        };
+        let plain = runner(&["linux".to_owned()], Standing::Able);
+        assert_eq!(why(&[], of, &[]).code, "no_runner");
+        assert_eq!(why(&gpu, of, std::slice::from_ref(&plain)).code, "no_runner");
+        assert!(why(&gpu, of, std::slice::from_ref(&plain)).message.contains("gpu"));
         assert_eq!(
-            why(&gpu, &[plain.clone(), (gpu.clone(), Standing::Offline)]).code,
+            why(&gpu, of, &[plain.clone(), runner(&gpu, Standing::Offline)]).code,
             "runners_offline"
         );
-        let unable = (gpu.clone(), Standing::Unable("Docker doesn't answer".into()));
-        let said = why(&gpu, &[plain.clone(), unable.clone(), (gpu.clone(), Standing::Offline)]);
+        assert_eq!(why(&[], of, std::slice::from_ref(&plain)).code, "waiting_for_runner");
+        let fork = Of { fork: true, ..of };
+        assert!(why(&[], fork, std::slice::from_ref(&plain)).message.contains("--forks"));
+        let elsewhere = Present { repos: Some(vec![RepoId::new()]), ..plain };
+        assert!(why(&[], of, &[elsewhere]).message.contains("--repo"));
+        let unable = runner(&gpu, Standing::Unable("Docker doesn't answer".into()));
+        let said = why(&gpu, of, &[unable.clone(), runner(&gpu, Standing::Offline)]);
         assert_eq!(said.code, "runners_unable");
         assert!(said.message.contains("Docker doesn't answer"), "{}", said.message);
-        assert_eq!(why(&[], &[unable, plain]).code, "waiting_for_runner");
+        let able = runner(&[], Standing::Able);
+        assert_eq!(why(&[], of, &[unable, able]).code, "waiting_for_runner");
     }
 }

@@ -17,6 +17,7 @@ pub mod dora;
 pub mod error;
 pub mod events;
 pub mod intake;
+pub mod keys;
 pub mod outbox;
 pub mod queue;
 pub mod repos;
@@ -36,6 +37,7 @@ pub trait Store:
     + dora::Dora
     + events::Events
     + intake::Intake
+    + keys::Keys
     + outbox::Outbox
     + queue::Queue
     + repos::Repos
@@ -58,6 +60,7 @@ impl<T> Store for T where
         + dora::Dora
         + events::Events
         + intake::Intake
+        + keys::Keys
         + outbox::Outbox
         + queue::Queue
         + repos::Repos

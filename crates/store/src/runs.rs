@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use pipeyard_api::views::{DiagnosticView, Event, JobView, RunDetail, RunView};
 use pipeyard_model::{
-    Actor, Conclusion, Epoch, JobId, NodeName, RepoId, RunId, Status, Timestamp,
+    Actor, Conclusion, Epoch, JobId, NodeName, RepoId, RunId, Status, Timestamp, UserId,
     plan::{DeploySpec, Plan},
 };
 

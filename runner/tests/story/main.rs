@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end by a panic")]
 
+mod copied;
 mod late;
 mod limit;
 mod unable;

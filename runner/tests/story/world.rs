@@ -13,7 +13,7 @@ use pipeyard_api::views::{Event, LogLine, RunDetail};
 use pipeyard_executor::fake::{Act, FakeExecutor};
 use pipeyard_model::{
     Actor, AttemptId, Clock as _, Epoch, HookId, RepoId, RepoName, RunId, Status, SystemClock,
-    UserId, log::Stream,
+    UserId, log::Stream, runner::Grant,
 };
 use pipeyard_runner::{RunnerConfig, run_with};
 use pipeyard_server::{AppState, ServerConfig, http::runners::mint_registration_token, serve};
@@ -37,7 +37,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) state: AppState,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -164,9 +164,14 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let (state, address, stop, server) =
             open(folder.path(), SocketAddr::from(([127, 0, 0, 1], 0))).await;
-        let token = mint_registration_token(&state, Actor::user(UserId::new()))
-            .await
-            .unwrap_or_else(|_| panic!("no token"));
+        let token = mint_registration_token(
+            &state,
+            Grant::everything(),
+            Duration::from_secs(3600),
+            Actor::user(UserId::new()),
+        )
+        .await
+        .unwrap_or_else(|_| panic!("no token"));
         std::fs::write(folder.path().join("token"), token.token).unwrap();
         Self { folder, state, address, stop, server }
     }

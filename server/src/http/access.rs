@@ -8,7 +8,7 @@ use pipeyard_model::Permission;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Nothing; or its handler checks a credential that only it understands: a webhook's signature,
-    /// an attempt's password, an enrolment token.
+    /// an attempt's password, an enrolment token, a runner's key before its process is accepted.
     Open,
     /// A runner's key.
     Runner,
@@ -76,6 +76,7 @@ pub const ROUTES: &[Route] = &[
     ("PUT", "/api/secrets/{name}", Person(Secrets)),
     ("DELETE", "/api/secrets/{name}", Person(Secrets)),
     ("GET", "/api/notifications", Person(Notifications)),
+    ("POST", "/api/notifications/secret", Person(Notifications)),
     // Environments, deployments, incidents.
     ("GET", "/api/environments", Person(Read)),
     ("PUT", "/api/environments", Person(Environments)),
@@ -96,6 +97,8 @@ pub const ROUTES: &[Route] = &[
     ("POST", "/api/runners/tokens", Person(Runners)),
     ("DELETE", "/api/runners/{id}", Person(Runners)),
     ("POST", "/api/runner/register", Open),
+    ("POST", "/api/runner/hello", Open),
+    ("POST", "/api/runner/goodbye", Runner),
     ("POST", "/api/runner/claim", Runner),
     ("POST", "/api/runner/heartbeat", Runner),
     ("POST", "/api/runner/jobs/{job}/{epoch}/log", Runner),

@@ -13,9 +13,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use pipeyard_api::runner::PROCESS;
 use pipeyard_listen::Guest;
-use pipeyard_model::{Actor, Permission, Role, RunnerId, Timestamp, TokenId, UserId, Who, policy};
-use pipeyard_store::accounts::{CredentialKind, SecretHash};
+use pipeyard_model::{Actor, Permission, Role, RunnerId, Timestamp, TokenId, UserId, Who};
+use pipeyard_store::{
+    accounts::{CredentialKind, SecretHash},
+    runners::{Process, Standing},
+};
 
 use super::access::{self, Access};
 use crate::{AppState, error::Failure, tokens};
@@ -87,7 +91,7 @@ impl FromRequestParts<AppState> for Auth {
 }
 
 /// A runner, by its key. Its identity comes from the key only, never from what it says of itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RunnerAuth {
     /// Its id.
     pub id: RunnerId,
@@ -95,6 +99,8 @@ pub struct RunnerAuth {
     pub key: SecretHash,
     /// Where the request came from.
     pub from: Option<IpAddr>,
+    /// The nonce of the process that speaks for it; empty for one that says none.
+    pub process: String,
 }
 
 impl RunnerAuth {
@@ -109,13 +115,30 @@ impl RunnerAuth {
     /// # Errors
     /// When it was removed meanwhile, or the store fails.
     pub async fn touch(&self, state: &AppState) -> Result<(), Failure> {
-        let known = state.store.runner_by_key(self.key, state.clock.now()).await?;
-        known.map(drop).ok_or_else(unknown_runner)
+        let process = Process { nonce: &self.process, previous: None };
+        let now = state.clock.now();
+        standing(state.store.runner_by_key(self.key, process, now).await?).map(drop)
+    }
+}
+
+/// The runner that this process speaks for.
+fn standing(standing: Standing) -> Result<RunnerId, Failure> {
+    match standing {
+        Standing::Speaks(id) => Ok(id),
+        Standing::Unknown => Err(unknown_runner()),
+        Standing::Taken(id, holder) => Err(Failure::conflict(
+            "runner_is_live",
+            format!(
+                "another process speaks as runner {id}, and last did at {}: two with one identity would take each other's jobs and containers",
+                holder.seen_at
+            ),
+        )
+        .hint("give this one a data folder and an identity of its own: pipectl runners token")),
     }
 }
 
 /// The answer to a runner whose key is worth nothing: it ends what it does and waits for a person.
-fn unknown_runner() -> Failure {
+pub(crate) fn unknown_runner() -> Failure {
     Failure::new(
         StatusCode::UNAUTHORIZED,
         "unknown_runner",
@@ -128,7 +151,7 @@ impl FromRequestParts<AppState> for RunnerAuth {
     type Rejection = Failure;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
         match parts.extensions.get::<Self>() {
-            Some(runner) => Ok(*runner),
+            Some(runner) => Ok(runner.clone()),
             None => {
                 let peer = parts.extensions.get::<Guest>().map(|guest| guest.peer());
                 let from = address(peer, &parts.headers, state);
@@ -197,8 +220,25 @@ async fn authenticate_runner(
     state: &AppState,
 ) -> Result<RunnerAuth, Failure> {
     let key = tokens::hash(bearer(headers).ok_or_else(unknown_runner)?);
-    let found = state.store.runner_by_key(key, state.clock.now()).await?;
-    Ok(RunnerAuth { id: found.ok_or_else(unknown_runner)?, key, from })
+    let nonce = process(headers)?;
+    let asks = Process { nonce: &nonce, previous: None };
+    let found = state.store.runner_by_key(key, asks, state.clock.now()).await?;
+    Ok(RunnerAuth { id: standing(found)?, key, from, process: nonce })
+}
+
+/// The nonce of a runner's process.
+pub(crate) fn process(headers: &HeaderMap) -> Result<String, Failure> {
+    let Some(value) = headers.get(PROCESS) else { return Ok(String::new()) };
+    let plain = |text: &&str| text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic());
+    let text = value.to_str().ok().filter(plain).ok_or_else(|| {
+        Failure::bad_request("bad_process", format!("{PROCESS} has at most 64 plain characters"))
+    })?;
+    Ok(text.to_owned())
+}
+
+/// The key that a runner shows.
+pub(crate) fn runner_key(headers: &HeaderMap) -> Result<SecretHash, Failure> {
+    bearer(headers).map(tokens::hash).ok_or_else(unknown_runner)
 }
 
 /// The caller's address: the last one that a trusted proxy saw, otherwise the peer's.

@@ -5,6 +5,7 @@ mod view;
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::StatusCode,
 };
 use pipeyard_api::{
     ErrorBody,

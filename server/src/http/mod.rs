@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod incidents;
 pub mod login;
 pub mod logs;
+pub mod notifications;
 mod observe;
 mod range;
 pub mod repos;
@@ -69,6 +70,7 @@ pub fn api() -> OpenApiRouter<AppState> {
         .merge(incidents::router())
         .merge(login::router())
         .merge(logs::router())
+        .merge(notifications::router())
         .merge(repos::router())
         .merge(runner::router())
         .merge(runners::router())

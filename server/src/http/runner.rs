@@ -13,21 +13,21 @@ use pipeyard_api::{
     ApiError, ErrorBody,
     runner::{
         Checkout, ClaimReply, ClaimRequest, ClaimedJob, FinishRequest, HeartbeatReply,
-        HeartbeatRequest, LogAck, MAX_WAIT_SECONDS, PROTOCOL, ReasonView, RegisterReply,
-        RegisterRequest, StepsRequest,
+        HeartbeatRequest, HelloReply, HelloRequest, LogAck, MAX_WAIT_SECONDS, PROTOCOL, ReasonView,
+        RegisterReply, RegisterRequest, StepsRequest,
     },
 };
 use pipeyard_model::{Actor, AttemptId, Conclusion, Epoch, JobId, RunnerId, Who};
 use pipeyard_store::{
     StoreError,
     queue::{Appends, Claimed, HeartbeatNews, LEASE_SECONDS},
-    runners::NewRunner,
+    runners::{NewRunner, Process, Standing},
 };
 use tokio::time::Instant;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    auth::{RunnerAuth, address},
+    auth::{RunnerAuth, address, process, runner_key, unknown_runner},
     login::{count_guess, refuse_guessing},
     secrets::{SecretsError, secrets_for},
 };
@@ -38,6 +38,8 @@ use crate::{
     tokens,
 };
 
+/// In front of a runner's key.
+const RUNNER_KEY: &str = "ppk_";
 /// One append to a log.
 const MAX_APPEND: usize = 4 << 20;
 /// Steps, heartbeats and finishes are small.
@@ -58,6 +60,8 @@ const PACE: Duration = Duration::from_millis(20);
 pub fn router() -> OpenApiRouter<AppState> {
     let small = OpenApiRouter::new()
         .routes(routes!(register))
+        .routes(routes!(hello))
+        .routes(routes!(goodbye))
         .routes(routes!(claim))
         .routes(routes!(heartbeat))
         .routes(routes!(steps))
@@ -67,7 +71,7 @@ pub fn router() -> OpenApiRouter<AppState> {
     small.merge(log)
 }
 
-/// Register a runner.
+/// Register a runner by a token that is good for one.
 #[utoipa::path(post, path = "/api/runner/register", tag = "runner", request_body = RegisterRequest,
     responses((status = 200, body = RegisterReply), (status = 409, body = ErrorBody)))]
 async fn register(
@@ -84,9 +88,9 @@ async fn register(
         .hint("run the same version of Pipeyard on both sides"));
     }
     check_registration(&body)?;
-    let (id, key) = (RunnerId::new(), tokens::new("ppk_"));
+    let key = body.key.clone().unwrap_or_else(|| tokens::new(RUNNER_KEY));
     let runner = NewRunner {
-        id,
+        id: RunnerId::new(),
         name: body.name.clone(),
         labels: body.labels,
         version: body.version,
@@ -96,14 +100,14 @@ async fn register(
     let now = state.clock.now();
     refuse_guessing(&state, from, now)?;
     let token = tokens::hash(body.token.trim());
-    match state.store.register_runner(token, runner, from, now).await {
-        Err(StoreError::Conflict { code: "bad_token", message }) => {
+    let id = match state.store.register_runner(token, runner, from, now).await {
+        Err(StoreError::Conflict { code: code @ ("bad_token" | "bad_label"), message }) => {
             let target = format!("runner {}", body.name);
             count_guess(&state, from, "runner.refused", &target).await?;
-            return Err(Failure::conflict("bad_token", message));
+            return Err(Failure::conflict(code, message));
         }
         done => done?,
-    }
+    };
     Ok(Json(RegisterReply { runner: id, key, installation: state.installation }))
 }
 
@@ -114,14 +118,44 @@ fn check_registration(body: &RegisterRequest) -> ApiResult<()> {
     let good = plain(&body.name, 100)
         && plain(&body.version, 100)
         && body.labels.len() <= 50
-        && body.labels.iter().all(|label| plain(label, 63));
+        && body.labels.iter().all(|label| plain(label, 63))
+        && body.key.as_ref().is_none_or(|key| {
+            key.len() >= RUNNER_KEY.len() + 43 && key.starts_with(RUNNER_KEY) && plain(key, 200)
+        });
     if good {
         return Ok(());
     }
     Err(Failure::bad_request(
         "bad_registration",
-        "a runner has a name of 1 to 100 characters and at most 50 labels of 1 to 63",
+        "a runner has a name of 1 to 100 characters, at most 50 labels of 1 to 63, and a key of 256 bits",
     ))
+}
+
+/// Ask whether this process may speak for the runner: only one does.
+#[utoipa::path(post, path = "/api/runner/hello", tag = "runner", request_body = HelloRequest,
+    responses((status = 200, body = HelloReply), (status = 401, body = ErrorBody)))]
+async fn hello(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Json(body): Json<HelloRequest>,
+) -> ApiResult<Json<HelloReply>> {
+    let (key, nonce) = (runner_key(&headers)?, process(&headers)?);
+    let asks = Process { nonce: &nonce, previous: body.previous.as_deref() };
+    match state.store.runner_by_key(key, asks, state.clock.now()).await? {
+        Standing::Unknown => Err(unknown_runner()),
+        Standing::Speaks(_) => Ok(Json(HelloReply { accepted: true, other_seen_at: None })),
+        Standing::Taken(id, holder) => {
+            tracing::warn!(runner.id = %id, "a second process wants to speak as this runner");
+            Ok(Json(HelloReply { accepted: false, other_seen_at: Some(holder.seen_at) }))
+        }
+    }
+}
+
+/// The process ends: the next one of this runner needs not wait.
+#[utoipa::path(post, path = "/api/runner/goodbye", tag = "runner", responses((status = 204)))]
+async fn goodbye(State(state): State<AppState>, runner: RunnerAuth) -> ApiResult<StatusCode> {
+    state.store.runner_leaves(runner.id, &runner.process).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Ask for jobs; waits until there is one.

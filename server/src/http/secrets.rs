@@ -9,7 +9,7 @@ use axum::{
 };
 use pipeyard_api::{
     ErrorBody,
-    views::{NotificationsView, SecretView, SetSecret},
+    views::{SecretView, SetSecret},
 };
 use pipeyard_model::{Actor, RepoId, RepoName, SecretName};
 use pipeyard_store::{repos::Forge, secrets::SealedSecret};
@@ -31,7 +31,6 @@ pub fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(list))
         .routes(routes!(set, remove))
         .routes(routes!(set_forge_token, remove_forge_token))
-        .routes(routes!(notifications))
 }
 
 #[derive(serde::Deserialize, utoipa::IntoParams)]
@@ -41,7 +40,7 @@ struct Scope {
 }
 
 /// What a secret's sealed value is bound to.
-fn purpose(repo: Option<RepoId>, name: &SecretName) -> String {
+pub(crate) fn purpose(repo: Option<RepoId>, name: &SecretName) -> String {
     repo.map_or_else(|| format!("secret:*:{name}"), |repo| format!("secret:{repo}:{name}"))
 }
 
@@ -236,13 +235,4 @@ async fn remove_forge_token(
     let repo = repo_named(&state, &query.repo).await?.id;
     state.store.set_forge_token(repo, None, auth.actor(), state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Where notifications go, and the secret that they are signed with.
-#[utoipa::path(get, path = "/api/notifications", tag = "accounts", responses((status = 200, body = NotificationsView)))]
-async fn notifications(State(state): State<AppState>, _auth: Auth) -> Json<NotificationsView> {
-    Json(NotificationsView {
-        url: state.config.notify_url.clone(),
-        secret: crate::outgoing::notification_secret(&state.seal),
-    })
 }

@@ -13,7 +13,9 @@ use pipeyard_store::outbox::{Message, Notice};
 use reqwest::{Response, StatusCode, header};
 
 pub use github::repository as github_repository;
-pub use webhook::{secret as notification_secret, sign};
+pub use webhook::{
+    new_secret as new_notification_secret, sealed_secret as sealed_notification_secret, sign,
+};
 
 use crate::AppState;
 

@@ -8,12 +8,36 @@ use serde_json::json;
 use sha2::Sha256;
 
 use super::{Undelivered, address, broken, client, judge};
-use crate::{AppState, seal::Seal};
+use crate::{AppState, http::notifications::SIGNING_SECRET, seal::Seal};
 
-/// The signing secret as receivers take it. It belongs to the installation and never changes.
+/// In front of a signing secret.
+const PREFIX: &str = "whsec_";
+
+/// A new signing secret as receivers take it.
 #[must_use]
-pub fn secret(seal: &Seal) -> String {
-    format!("whsec_{}", STANDARD.encode(seal.derive("notification")))
+pub fn new_secret() -> String {
+    let key: [u8; 32] = rand::random();
+    format!("{PREFIX}{}", STANDARD.encode(key))
+}
+
+/// The same, sealed for the store.
+#[must_use]
+pub fn sealed_secret(seal: &Seal, secret: &str) -> Vec<u8> {
+    seal.seal(SIGNING_SECRET, secret.as_bytes())
+}
+
+/// What messages are signed with: the secret that somebody had made. Before that, one that is made of
+/// the master key, which receivers of an earlier version know.
+async fn key(state: &AppState) -> Result<Vec<u8>, Undelivered> {
+    let kept = state.store.own_secret(SIGNING_SECRET).await;
+    let kept = kept.map_err(|error| Undelivered::Later(error.to_string(), None))?;
+    let Some(kept) = kept else { return Ok(state.seal.derive("notification").to_vec()) };
+    let opened = state.seal.unseal(SIGNING_SECRET, &kept.sealed);
+    opened
+        .ok()
+        .and_then(|text| String::from_utf8(text).ok())
+        .and_then(|text| STANDARD.decode(text.strip_prefix(PREFIX)?).ok())
+        .ok_or_else(|| Undelivered::Never("the signing secret can't be opened".to_owned()))
 }
 
 /// The value of `webhook-signature`.
@@ -52,7 +76,7 @@ pub(super) async fn send(
     let body = json!({ "type": event, "timestamp": at, "data": data, "url": link(state, data) });
     let body = body.to_string();
     let seconds = state.clock.now().0 / 1_000_000;
-    let signature = sign(&state.seal.derive("notification"), &id, seconds, &body);
+    let signature = sign(&key(state).await?, &id, seconds, &body);
     let host = url.host_str().unwrap_or_default().to_owned();
     let client =
         client().resolve_to_addrs(&host, &addresses).build().map_err(|error| broken(&error))?;

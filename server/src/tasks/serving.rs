@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, stream};
 use pipeyard_api::deploys::HealthView;
 use pipeyard_deploy::provider::GroupName;
 use pipeyard_model::{
-    EnvironmentName, ServiceName, Timestamp,
+    Actor, EnvironmentName, ServiceName, Timestamp,
     fleet::{Outage, ServiceHealth},
 };
 use pipeyard_store::{StoreError, StoreResult, deployments::NewIncident};
@@ -144,14 +144,14 @@ async fn tell(
         // What stops a container isn't a deployment's doing; who knows better can say so.
         deployment: None,
         by: US.to_owned(),
-        user: None,
+        actor: Actor::pipeyard(),
     };
     let incident = state.store.open_incident(new, now).await?;
     told.opened.insert(key.clone());
     let Some(ended) = outage.ended else { return Ok(()) };
     if incident.restored_at.is_none() {
         let ended = ended.max(began).min(now.max(began));
-        match state.store.close_incident(incident.id, ended, US, None, now).await {
+        match state.store.close_incident(incident.id, ended, US, Actor::pipeyard(), now).await {
             // A person was earlier.
             Ok(_) | Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error),

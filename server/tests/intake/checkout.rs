@@ -4,12 +4,15 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pipeyard_git::{BasicAuth, GitError, Sha, checkout};
-use pipeyard_model::{Actor, Clock as _, RequestId, RunnerId};
+use pipeyard_model::{Actor, Clock as _, RequestId, RunnerId, runner::Grant};
 use pipeyard_server::{
     checkout::{USER, mint_checkout_token},
     mirror, tokens,
 };
-use pipeyard_store::{queue::Claimed, runners::NewRunner};
+use pipeyard_store::{
+    queue::Claimed,
+    runners::{NewEnrolment, NewRunner},
+};
 
 use crate::{
     repository::Repository,
@@ -31,7 +34,15 @@ async fn listen(world: &World) -> SocketAddr {
 async fn claim(world: &World) -> Claimed {
     let (store, now) = (&world.state.store, world.clock.now());
     store
-        .add_registration_token([9; 32], now + Duration::from_secs(60), Actor::pipeyard(), now)
+        .add_enrolment(
+            NewEnrolment {
+                hash: [9; 32],
+                expires_at: now + Duration::from_secs(60),
+                grant: Grant::everything(),
+            },
+            Actor::pipeyard(),
+            now,
+        )
         .await
         .unwrap();
     let runner = NewRunner {

@@ -143,14 +143,14 @@ async fn a_failed_run_is_told_with_a_signature_that_holds() {
         config.notify_private = true;
     })
     .await;
+    let made = server.call("POST", "/api/notifications/secret", serde_json::json!(null)).await;
+    let secret = made.json()["secret"].as_str().unwrap().to_owned();
     fail_the_run(&server).await;
     outbox::round(&server.state).await.unwrap();
     server.clock.advance(Duration::from_secs(60));
     outbox::round(&server.state).await.unwrap();
     let got = receiver.got();
     assert_eq!(got.len(), 2);
-    let secret =
-        server.get("/api/notifications").await.json()["secret"].as_str().unwrap().to_owned();
     let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     for (path, headers, body) in &got {
         assert_eq!(path, "/told");

@@ -84,9 +84,10 @@ async fn old_logs_and_artifacts_go_and_the_answer_says_so() {
 
 #[tokio::test]
 async fn nothing_goes_where_everything_is_kept_for_ever() {
-    let server = Server::with(|config| config.keep_days = 0).await;
+    let mut server = Server::with(|config| config.keep_days = 0).await;
     let artifact = ended(&server).await;
     server.clock.advance(3_650 * DAY);
+    server.sign_in().await;
     retention::once(&server.state).await.unwrap();
     assert_eq!(server.get("/api/runs/1/jobs/test/log").await.json()["total"], 1);
     assert_eq!(server.get(&format!("/api/artifacts/{artifact}")).await.body, b"bytes");

@@ -10,13 +10,13 @@ use axum::{
 use http_body_util::BodyExt as _;
 use pipeyard_model::{
     Actor, AttemptId, HookId, ManualClock, RepoId, RepoName, RequestId, RunId, RunnerId, Timestamp,
-    UserId,
+    UserId, runner::Grant,
 };
 use pipeyard_pipelines::{Context, Source, compile};
 use pipeyard_server::{AppState, ServerConfig, http, tokens};
 use pipeyard_store::{
     repos::{Forge, Repo},
-    runners::NewRunner,
+    runners::{NewEnrolment, NewRunner},
     runs::{NewRun, RunContent},
 };
 use pipeyard_store_sqlite::SqliteStore;
@@ -75,11 +75,16 @@ impl Server {
         let state = AppState::open(Arc::new(store), clock_for_state, config, installation).unwrap();
         let router = http::router(state.clone());
         let mut server = Self { state, clock, token: String::new(), folder, router };
-        let code = http::login::mint_one_time_login(&server.state).await.unwrap();
-        let login = serde_json::json!({ "code": code, "want": "token", "days": 365 });
-        let answer = server.send("POST", "/api/login", &[], login.to_string()).await;
-        server.token = answer.json()["token"].as_str().unwrap().to_owned();
+        server.sign_in().await;
         server
+    }
+
+    /// Signs in as the administrator, for the longest time there is.
+    pub(crate) async fn sign_in(&mut self) {
+        let code = http::login::mint_one_time_login(&self.state).await.unwrap();
+        let login = serde_json::json!({ "code": code, "want": "token", "days": 365 });
+        let answer = self.send("POST", "/api/login", &[], login.to_string()).await;
+        self.token = answer.json()["token"].as_str().unwrap().to_owned();
     }
 
     /// Sends a request exactly as given.
@@ -139,6 +144,10 @@ impl Server {
             request = request.header(*name, *value);
         }
         self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        pipeyard_model::Clock::now(&self.clock)
     }
 
     pub(crate) fn bearer(&self) -> String {
@@ -202,9 +211,12 @@ impl Server {
     pub(crate) async fn add_runner(&self) -> RunnerId {
         let store = &self.state.store;
         store
-            .add_registration_token(
-                [9; 32],
-                NOW + std::time::Duration::from_secs(60),
+            .add_enrolment(
+                NewEnrolment {
+                    hash: [9; 32],
+                    expires_at: NOW + std::time::Duration::from_secs(60),
+                    grant: Grant::everything(),
+                },
                 Actor::pipeyard(),
                 NOW,
             )

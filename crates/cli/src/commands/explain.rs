@@ -2,7 +2,7 @@
 
 use pipeyard_api::{homes, test_report};
 use pipeyard_executor::reasons;
-use pipeyard_model::environment::reasons as rules;
+use pipeyard_model::{environment::reasons as rules, policy_codes};
 use pipeyard_pipelines::{Code, explain};
 use serde_json::json;
 
@@ -46,6 +46,7 @@ fn page(code: &str) -> Option<String> {
     let code = code.to_lowercase();
     let text = reasons::explain(&code)
         .or_else(|| rules::explain(&code))
+        .or_else(|| policy_codes::explain(&code))
         .or_else(|| test_report::explain(&code))
         .or_else(|| homes::explain(&code))?;
     Some(format!("# {code}\n\n{}\n", wrap(text)))
@@ -75,8 +76,12 @@ fn wrap(text: &str) -> String {
 /// Every code with its title or its first sentence.
 fn all() -> Vec<serde_json::Value> {
     let language = Code::ALL.iter().map(|code| (code.to_string(), code.title().to_owned()));
-    let others =
-        reasons::ALL.iter().chain(rules::ALL).chain(test_report::CODES).chain(homes::CODES);
+    let others = reasons::ALL
+        .iter()
+        .chain(rules::ALL)
+        .chain(policy_codes::ALL)
+        .chain(test_report::CODES)
+        .chain(homes::CODES);
     let others = others.map(|(code, text)| ((*code).to_owned(), first_sentence(text)));
     language.chain(others).map(|(code, about)| json!({ "code": code, "about": about })).collect()
 }

@@ -15,6 +15,7 @@ pub mod lint;
 mod lint_deploys;
 pub mod login;
 pub mod logs;
+pub mod notifications;
 pub mod repos;
 mod run_tests;
 pub mod runners;

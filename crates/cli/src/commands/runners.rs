@@ -1,7 +1,7 @@
 //! `runners`: who executes jobs.
 
-use pipeyard_api::views::{RegistrationToken, RunnerView};
-use pipeyard_model::RunnerId;
+use pipeyard_api::views::{NewRegistrationToken, RegistrationToken, RunnerView};
+use pipeyard_model::{RepoName, RunnerId};
 
 use super::age;
 use crate::{
@@ -16,8 +16,24 @@ use crate::{
 pub enum Runners {
     /// List them.
     List,
-    /// Make a token that registers a runner.
-    Token,
+    /// Make a token that registers one runner. Prints it, once.
+    Token {
+        /// A label that the runner gets; may be repeated.
+        #[arg(long = "label", value_name = "LABEL")]
+        labels: Vec<String>,
+        /// Let the runner name labels beside these.
+        #[arg(long)]
+        any_label: bool,
+        /// A repository whose jobs it takes, and of no other; may be repeated. All if absent.
+        #[arg(long = "repo", value_name = "REPO")]
+        repos: Vec<RepoName>,
+        /// Let it take jobs of forks that a person has approved.
+        #[arg(long)]
+        forks: bool,
+        /// The token is refused after so many minutes, 1 to 1440; 60 if absent.
+        #[arg(long)]
+        minutes: Option<u32>,
+    },
     /// Remove one: its key is refused from now on, its jobs are offered again.
     Rm {
         /// Its name, or its id if several have that name.
@@ -42,6 +58,9 @@ impl Runners {
                         Column("NAME", |r| cell(&r["name"])),
                         Column("STATE", |r| cell(&r["state"])),
                         Column("LABELS", |r| list(&r["labels"])),
+                        Column("REPOS", |r| {
+                            if r["repos"].is_null() { "all".into() } else { list(&r["repos"]) }
+                        }),
                         Column("JOBS", |r| list(&r["jobs"])),
                         Column("SEEN", |r| age(&r["seen_at"])),
                         Column("TROUBLE", |r| cell(&r["trouble"])),
@@ -49,8 +68,9 @@ impl Runners {
                     ],
                 )?;
             }
-            Self::Token => {
-                let token: RegistrationToken = client.post("/api/runners/tokens", &()).await?;
+            Self::Token { labels, any_label, repos, forks, minutes } => {
+                let body = NewRegistrationToken { labels, any_label, repos, forks, minutes };
+                let token: RegistrationToken = client.post("/api/runners/tokens", &body).await?;
                 term::say("start a runner with it: pipectl runner --server URL --token-file FILE");
                 context.print(
                     &token,
@@ -109,6 +129,8 @@ mod tests {
             version: "0.1.0".into(),
             seen_at: None,
             jobs: vec![],
+            repos: None,
+            forks: false,
         };
         let runners = [runner("a"), runner("b"), runner("b")];
         assert_eq!(named(&runners, "a").unwrap(), runners[0].id);

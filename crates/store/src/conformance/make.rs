@@ -10,6 +10,7 @@ use pipeyard_model::{
     plan::{
         DeploySpec, JobSpec, Node, NodeKind, Otherwise, Plan, ReleaseSource, StepSpec, Strategy,
     },
+    runner::Grant,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     deployments::NewDeployment,
     queue::Claimed,
     repos::{Forge, Repo},
-    runners::NewRunner,
+    runners::{NewEnrolment, NewRunner},
     runs::{NewRun, RunContent},
 };
 
@@ -65,9 +66,12 @@ pub async fn runner<S: Store + ?Sized>(
     let id = RunnerId::new();
     let token = *sha(&format!("token of {id}"));
     store
-        .add_registration_token(
-            token,
-            clock.now() + Duration::from_secs(60),
+        .add_enrolment(
+            NewEnrolment {
+                hash: token,
+                expires_at: clock.now() + Duration::from_secs(60),
+                grant: Grant::everything(),
+            },
             Actor::pipeyard(),
             clock.now(),
         )

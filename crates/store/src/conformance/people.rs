@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pipeyard_model::{
     Actor, Clock as _, ManualClock, RepoId, Role, SecretName, Timestamp, TokenId, UserId, UserName,
+    runner::Grant,
 };
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     Store, StoreError,
     accounts::{CredentialKind, Identity, NewCredential, User},
+    runners::NewEnrolment,
     secrets::SealedSecret,
 };
 
@@ -265,7 +267,14 @@ pub async fn every_privileged_verb_is_in_the_audit_log<S: Store>(store: &S, cloc
     store.cancel_run(run, by, now).await.expect_err("over already");
     store.rerun(run, false, by, now).await.expect("run again");
     let end = now + DAY;
-    store.add_registration_token([7; 32], end, by, now).await.expect("a token");
+    store
+        .add_enrolment(
+            NewEnrolment { hash: [7; 32], expires_at: end, grant: Grant::everything() },
+            by,
+            now,
+        )
+        .await
+        .expect("a token");
     let two = runner(store, clock, "two", &[]).await;
     store.remove_runner(two, by, now).await.expect("removed");
     store.remove_repo(made.repo, by, now).await.expect("removed");

@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
-use pipeyard_model::{Actor, Clock as _, Epoch, ManualClock, RequestId, RunnerId, UserId};
+use pipeyard_model::{
+    Actor, Clock as _, Epoch, ManualClock, RequestId, RunnerId, UserId, runner::Grant,
+};
 
 use super::{
     claims::is_conflict,
     make::{claim, one_job, runner, setup, sha},
 };
-use crate::{Store, StoreError, runners::NewRunner};
+use crate::{
+    Store, StoreError,
+    runners::{NewEnrolment, NewRunner, Process, Standing},
+};
+
+const PROCESS: Process<'_> = Process { nonce: "", previous: None };
 
 fn new(key: [u8; 32]) -> NewRunner {
     NewRunner {
@@ -28,9 +35,12 @@ pub async fn a_registration_needs_a_live_token<S: Store>(store: &S, clock: &Manu
         "bad_token",
     );
     store
-        .add_registration_token(
-            token,
-            clock.now() + Duration::from_secs(60),
+        .add_enrolment(
+            NewEnrolment {
+                hash: token,
+                expires_at: clock.now() + Duration::from_secs(60),
+                grant: Grant::everything(),
+            },
             Actor::pipeyard(),
             clock.now(),
         )
@@ -38,8 +48,14 @@ pub async fn a_registration_needs_a_live_token<S: Store>(store: &S, clock: &Manu
         .unwrap();
     let runner = new(*sha("k2"));
     store.register_runner(token, runner.clone(), None, clock.now()).await.unwrap();
-    assert_eq!(store.runner_by_key(*sha("k2"), clock.now()).await.unwrap(), Some(runner.id));
-    assert_eq!(store.runner_by_key(*sha("k1"), clock.now()).await.unwrap(), None);
+    assert_eq!(
+        store.runner_by_key(*sha("k2"), PROCESS, clock.now()).await.unwrap(),
+        Standing::Speaks(runner.id)
+    );
+    assert_eq!(
+        store.runner_by_key(*sha("k1"), PROCESS, clock.now()).await.unwrap(),
+        Standing::Unknown
+    );
     clock.advance(Duration::from_secs(61));
     is_conflict(
         store.register_runner(token, new(*sha("k3")), None, clock.now()).await,
@@ -60,7 +76,7 @@ pub async fn a_silent_runner_is_offline<S: Store>(store: &S, clock: &ManualClock
     clock.advance(Duration::from_secs(120));
     assert_eq!(store.runners(clock.now()).await.unwrap()[0].state, "offline");
     let key = *sha(&made.runner.to_string());
-    store.runner_by_key(key, clock.now()).await.unwrap();
+    store.runner_by_key(key, PROCESS, clock.now()).await.unwrap();
     assert_eq!(store.runners(clock.now()).await.unwrap()[0].state, "online");
 }
 
@@ -75,8 +91,8 @@ pub async fn a_removed_runner_loses_its_jobs_at_once<S: Store>(store: &S, clock:
         Err(StoreError::NotFound { .. })
     ));
     assert_eq!(
-        store.runner_by_key(*sha(&made.runner.to_string()), clock.now()).await.unwrap(),
-        None
+        store.runner_by_key(*sha(&made.runner.to_string()), PROCESS, clock.now()).await.unwrap(),
+        Standing::Unknown
     );
     assert!(store.runners(clock.now()).await.unwrap().is_empty());
     let refused = store.claim_jobs(made.runner, RequestId::new(), 1, clock.now()).await;

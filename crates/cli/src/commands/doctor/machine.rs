@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -21,7 +21,34 @@ pub(super) fn is_here(base: &str) -> bool {
 
 /// Everything of this machine. Docker and Git matter where jobs run.
 pub(super) fn checks(runs_jobs: bool) -> Vec<Check> {
-    vec![own(), git(runs_jobs), docker(runs_jobs)]
+    let mut checks = vec![own(), git(runs_jobs), docker(runs_jobs)];
+    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let data = folder("PIPEYARD_SERVER_DATA").unwrap_or_else(|| {
+        folder("PIPEYARD_DATA").unwrap_or_else(|| "pipeyard-data".into()).join("server")
+    });
+    checks.extend(key(&data, folder("PIPEYARD_KEY_FILE")));
+    checks
+}
+
+/// Whether the master key of a server's data folder on this machine is there: without it the server
+/// doesn't start. Nothing if there is no such folder, or the key comes from systemd.
+fn key(data: &Path, named: Option<PathBuf>) -> Option<Check> {
+    if !data.join("pipeyard.sqlite").is_file()
+        || std::env::var_os("CREDENTIALS_DIRECTORY").is_some()
+    {
+        return None;
+    }
+    let file = named.unwrap_or_else(|| data.join("key"));
+    if file.is_file() {
+        return Some(Check::ok("key", format!("the master key is {}", file.display())));
+    }
+    let problem = format!(
+        "key_missing: the master key isn't at {}; the server in {} can't start, and opens no secret without it",
+        file.display(),
+        data.display()
+    );
+    let fix = "put the file back from your backup, or name it in PIPEYARD_KEY_FILE; pipectl explain key_missing";
+    Some(Check::failed("key", problem, fix))
 }
 
 /// Why a program gave no answer.

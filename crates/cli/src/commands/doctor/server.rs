@@ -264,6 +264,8 @@ mod tests {
             version: "0.1.0".into(),
             seen_at: None,
             jobs: vec![],
+            repos: None,
+            forks: false,
         };
         assert_eq!(runners(&[]).result, Level::Failed);
         assert_eq!(runners(&[runner("a", "offline")]).result, Level::Failed);

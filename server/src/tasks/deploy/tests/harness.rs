@@ -17,7 +17,8 @@ use pipeyard_deploy::{
     provider::{GroupName, ProviderError},
 };
 use pipeyard_model::{
-    Actor, Clock as _, DeploymentId, HookId, ManualClock, ReleaseId, RepoId, RunId, Timestamp, UserId,
+    Actor, Clock as _, DeploymentId, HookId, ManualClock, ReleaseId, RepoId, RunId, Timestamp,
+    UserId,
     deployment::{Outcome, Purpose, Release, State},
     plan::{HealthLimit, Node, Otherwise, Plan, Strategy},
 };
@@ -93,7 +94,11 @@ impl Harness {
     /// As `pipectl envs apply` does it, past the checks of the server.
     pub(super) async fn apply(&self, file: Value) {
         let file: EnvironmentsFile = serde_json::from_value(file).unwrap();
-        self.state.store.apply_environments(file, false, Actor::user(UserId::new()), START).await.unwrap();
+        self.state
+            .store
+            .apply_environments(file, false, Actor::user(UserId::new()), START)
+            .await
+            .unwrap();
     }
 
     /// The environments with these rules for production.

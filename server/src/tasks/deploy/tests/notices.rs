@@ -35,10 +35,11 @@ async fn listen() -> (Heard, SocketAddr) {
 
 /// Lets everything that waits leave; answers what arrived, each signature checked.
 async fn told(h: &Harness, heard: &Heard) -> Vec<Value> {
+    let made = h.post("/api/notifications/secret", "").await;
+    let secret = made["secret"].as_str().unwrap().to_owned();
     while h.state.store.outbox_counts().await.unwrap().waiting > 0 {
         outbox::round(&h.state).await.unwrap();
     }
-    let secret = h.get("/api/notifications").await["secret"].as_str().unwrap().to_owned();
     let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     let arrived = std::mem::take(&mut *heard.lock().unwrap());
     let check = |(headers, body): (HeaderMap, String)| -> Value {
