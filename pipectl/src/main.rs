@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod reference;
 mod roles;
+mod rotate;
 mod supervise;
 mod up;
 
@@ -49,7 +50,6 @@ enum Command {
     /// Print a new one-time login of a server on this machine.
     LoginCode(roles::LoginCode),
     /// Look after the data of an installation on this machine.
-    #[command(subcommand)]
     Admin(admin::Admin),
     /// Print a script that completes commands in your shell.
     Completion {
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
                 Err(error) => Err(error),
             },
             Command::LoginCode(it) => it.main().await,
-            Command::Admin(it) => it.main(),
+            Command::Admin(it) => it.main().await,
             Command::Completion { shell } => {
                 clap_complete::generate(
                     shell,

@@ -231,6 +231,8 @@ impl Up {
         }
         let tasks = TaskTracker::new();
         let end = End { shutdown: shutdown.clone(), problem: Arc::default() };
+        let log = self.data.join("proxy.log");
+        tasks.spawn(crate::rotate::keep_small(log, shutdown.clone()));
         for part in layout.parts {
             let end = end.clone();
             if part.name == "proxy" {

@@ -112,6 +112,7 @@ pub async fn run_with(
     for helper in [recover, heart] {
         let _ = helper.await;
     }
+    shared.executor.farewell().await;
     if ended.is_ok() {
         process::leave(&shared.server).await;
     }

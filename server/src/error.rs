@@ -11,6 +11,13 @@ use pipeyard_api::{ApiError, ErrorBody};
 use pipeyard_model::Timestamp;
 use pipeyard_store::StoreError;
 
+/// The code of a database that isn't what was written; [`DamagedMark`] goes with it.
+const DAMAGED: &str = "database_damaged";
+
+/// In the extensions of an answer: the database told that it is damaged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DamagedMark;
+
 /// The result of a handler.
 pub type ApiResult<T> = Result<T, Failure>;
 
@@ -69,6 +76,12 @@ impl Failure {
         )
     }
 
+    /// What it tells.
+    #[must_use]
+    pub fn body(self) -> ErrorBody {
+        ErrorBody { error: self.error }
+    }
+
     /// Its status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -89,6 +102,17 @@ impl From<StoreError> for Failure {
                     "the database can't be reached; try again",
                 )
             }
+            StoreError::Damaged(_) => {
+                tracing::error!(error = %error, "the store failed");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    DAMAGED,
+                    "the server's database is damaged",
+                )
+                .hint(
+                    "its administrator has to restore a backup: `pipectl explain database_damaged`",
+                )
+            }
             StoreError::Corrupt { .. } => Self::internal(error),
         }
     }
@@ -96,6 +120,11 @@ impl From<StoreError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(ErrorBody { error: self.error })).into_response()
+        let damaged = self.error.code == DAMAGED;
+        let mut response = (self.status, Json(ErrorBody { error: self.error })).into_response();
+        if damaged {
+            response.extensions_mut().insert(DamagedMark);
+        }
+        response
     }
 }

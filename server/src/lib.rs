@@ -4,12 +4,14 @@
 //! the only truth: what is in memory only wakes somebody earlier. The server never dials a runner
 //! and executes nothing of a user's.
 
+pub mod backup;
 pub mod blobs;
 pub mod boot;
 pub mod checkout;
 pub mod config;
 pub mod error;
 mod gate;
+pub mod health;
 pub mod http;
 pub mod intake;
 pub mod keys;
@@ -32,6 +34,7 @@ use pipeyard_listen::{Limits, Listener, tls::Tls};
 use tokio_util::sync::CancellationToken;
 
 pub use config::ServerConfig;
+pub use pipeyard_store_sqlite::Adopted;
 pub use state::AppState;
 
 /// How long open requests may take to end after the server was told to stop.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ServerConfig,
     blobs::Blobs,
+    health::Health,
     http::login::LoginLimit,
     log::Logs,
     metrics::Metrics,
@@ -49,6 +50,8 @@ pub struct AppState {
     pub start: Option<String>,
     /// Wrong sign-ins of the last minute.
     pub logins: Arc<LoginLimit>,
+    /// Whether it can do its work.
+    pub health: Arc<Health>,
     /// Numbers for Prometheus.
     pub metrics: Arc<Metrics>,
     /// Places for event streams.
@@ -102,6 +105,7 @@ impl AppState {
             readings: Arc::default(),
             start: None,
             logins: Arc::default(),
+            health: Arc::default(),
             metrics: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             wake: Arc::default(),

@@ -1,5 +1,6 @@
 //! Scenarios over the real binaries: what a user does, and what a bad day does.
 
+mod backup;
 mod bad_days;
 mod bad_input_files;
 mod bad_input_hooks;

@@ -19,9 +19,16 @@ const OURS: &[(&str, &[&str])] = &[
     ("pipeyard-executor", &["pipeyard-model", "pipeyard-embed"]),
     ("pipeyard-deploy", &["pipeyard-model", "pipeyard-trust"]),
     ("pipeyard-listen", &[]),
+    ("pipeyard-backup", &["pipeyard-private"]),
     (
         "pipeyard-fleet",
-        &["pipeyard-model", "pipeyard-private", "pipeyard-trust", "pipeyard-listen"],
+        &[
+            "pipeyard-model",
+            "pipeyard-private",
+            "pipeyard-trust",
+            "pipeyard-listen",
+            "pipeyard-backup",
+        ],
     ),
     ("pipeyard-api", &["pipeyard-model", "pipeyard-trust"]),
     ("pipeyard-store", &["pipeyard-model", "pipeyard-api", "pipeyard-dora"]),
@@ -48,6 +55,7 @@ const OURS: &[(&str, &[&str])] = &[
             "pipeyard-deploy",
             "pipeyard-dora",
             "pipeyard-listen",
+            "pipeyard-backup",
         ],
     ),
     (
@@ -87,6 +95,7 @@ const OURS: &[(&str, &[&str])] = &[
             "pipeyard-server",
             "pipeyard-runner",
             "pipeyard-fleet",
+            "pipeyard-backup",
         ],
     ),
 ];

@@ -5,6 +5,7 @@
 //! that it doesn't know. There is no business rule here.
 
 pub mod client;
+pub mod damage;
 pub mod deploys;
 pub mod error;
 pub mod homes;

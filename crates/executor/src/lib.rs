@@ -66,6 +66,9 @@ pub trait Executor: Send + Sync + fmt::Debug {
     /// attempt isn't in `live`. Answers how many things it removed.
     async fn reconcile(&self, live: &[AttemptId]) -> Result<usize, ExecutorError>;
 
+    /// The runner ends and nothing runs: removes what would only help a next job, such as networks.
+    async fn farewell(&self) {}
+
     /// Checks that jobs can run here; the error says what to fix.
     async fn check(&self) -> Result<String, ExecutorError>;
 }

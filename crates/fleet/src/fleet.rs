@@ -11,7 +11,7 @@ use anyhow::Context;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     middleware,
     response::Response,
     routing::{delete, get, post, put},
@@ -145,6 +145,7 @@ pub async fn run_by(
     let data = &config.data_dir;
     pipeyard_private::folder(data, &["fleet.db", "credentials.json"])?;
     let credentials = Credentials::load(data)?;
+    refuse_lost(data)?;
     let (db, id) = Db::open(&data.join("fleet.db")).await?;
     let proxy_token = SharedToken::open(&config.proxy_token_file)?;
     let proxy = ProxyClient::sharing(config.proxy_admin, proxy_token, http_client()?);
@@ -218,6 +219,30 @@ async fn dated(State(fleet): State<Arc<Fleet>>, mut response: Response) -> Respo
     response
 }
 
+/// A folder that was in use and whose database is gone or empty isn't a new fleet: it would forget
+/// what it runs.
+fn refuse_lost(data: &Path) -> anyhow::Result<()> {
+    let (database, bundles) = (data.join("fleet.db"), data.join("bundles"));
+    let is_filled = std::fs::read_dir(&bundles).is_ok_and(|mut entries| entries.next().is_some());
+    anyhow::ensure!(
+        !crate::db::is_empty(&database) || !is_filled,
+        "the database {} is empty or gone, but {} is in use: this was a fleet, and a new one would \
+         forget what it runs. Restore a backup with `pipectl admin restore`, or name an empty folder to \
+         begin anew",
+        database.display(),
+        bundles.display()
+    );
+    Ok(())
+}
+
+/// Whether the fleet can do its work: its database takes a write.
+async fn ready(State(fleet): State<Arc<Fleet>>) -> (StatusCode, String) {
+    match fleet.db.probe().await {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+    }
+}
+
 fn router(fleet: &Arc<Fleet>) -> Router {
     let admin = Arc::new(vec![fleet.credentials.token.clone()]);
     let control = Router::new()
@@ -260,6 +285,7 @@ fn router(fleet: &Arc<Fleet>) -> Router {
         .merge(agents)
         .merge(exchange)
         .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
         .layer(middleware::map_response_with_state(Arc::clone(fleet), dated))
         .with_state(Arc::clone(fleet))
 }

@@ -54,6 +54,7 @@ mod agents;
 mod appspec;
 mod archive;
 mod aws;
+pub mod backup;
 mod beneath;
 mod bundles;
 mod control;

@@ -275,7 +275,7 @@ impl<S> Connection<S> {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header)
-            .max_buf_size(HEADER_BYTES)
+            .max_header_size(HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), handler);
         tokio::pin!(connection);
         let ended = tokio::select! {

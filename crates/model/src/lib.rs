@@ -11,6 +11,7 @@ pub mod environment;
 pub mod fleet;
 pub mod id;
 pub mod job;
+pub mod jump;
 pub mod lease;
 pub mod log;
 pub mod name;

@@ -20,6 +20,48 @@ pub const HEAD: usize = 22;
 /// A longer line is split; each part but the last says that it goes on.
 pub const MAX_LINE: usize = 64 * 1024;
 
+/// Why a log isn't what it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// Nothing of it is there.
+    #[error("none of its {recorded} bytes is there any more")]
+    Missing {
+        /// Bytes that it had.
+        recorded: u64,
+    },
+    /// A part of it is gone.
+    #[error("only {found} of its {recorded} bytes are there")]
+    Short {
+        /// Bytes that are there.
+        found: u64,
+        /// Bytes that it had.
+        recorded: u64,
+    },
+    /// It was sealed as something else.
+    #[error("it isn't what was sealed")]
+    Changed,
+}
+
+/// Compares a log with what was recorded of it: the bytes that were acknowledged, and the digest
+/// that it was sealed with, where there is one. A log may be longer than what is recorded: that is
+/// told a moment later.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn compare(recorded: (u64, Option<&str>), found: (u64, Option<&str>)) -> Result<(), Damage> {
+    let (bytes, there) = (recorded.0, found.0);
+    if there < bytes {
+        return Err(match there {
+            0 => Damage::Missing { recorded: bytes },
+            _ => Damage::Short { found: there, recorded: bytes },
+        });
+    }
+    match (recorded.1, found.1) {
+        (Some(sealed), Some(now)) if sealed != now => Err(Damage::Changed),
+        _ => Ok(()),
+    }
+}
+
 /// Who wrote a line.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
@@ -102,6 +144,18 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_is_what_was_recorded_or_is_named_as_damaged() {
+        let good = (100, Some("a"));
+        assert_eq!(compare(good, (100, Some("a"))), Ok(()));
+        assert_eq!(compare((100, None), (100, Some("a"))), Ok(()), "sealed by an earlier version");
+        assert_eq!(compare((100, None), (120, None)), Ok(()), "it grows");
+        assert_eq!(compare((0, None), (0, None)), Ok(()));
+        assert_eq!(compare(good, (0, None)), Err(Damage::Missing { recorded: 100 }));
+        assert_eq!(compare(good, (99, Some("a"))), Err(Damage::Short { found: 99, recorded: 100 }));
+        assert_eq!(compare(good, (100, Some("b"))), Err(Damage::Changed));
+    }
 
     #[test]
     fn a_head_reads_back_as_written() {

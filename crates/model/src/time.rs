@@ -119,6 +119,11 @@ impl ManualClock {
         Self(Arc::new(AtomicI64::new(start.0)))
     }
 
+    /// Sets the clock, back too.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.0, Ordering::SeqCst);
+    }
+
     /// Moves the clock on.
     pub fn advance(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);

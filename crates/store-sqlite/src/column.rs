@@ -11,6 +11,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// A statement failed. Inside a use case nothing of it stays.
 #[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 pub(crate) fn failed(error: sqlx::Error) -> StoreError {
+    if crate::health::says_damaged(&error) {
+        return StoreError::Damaged(error.to_string());
+    }
     StoreError::Unavailable(error.to_string())
 }
 

@@ -6,6 +6,7 @@
 //! and the statements behind it.
 
 mod accounts;
+mod adopt;
 mod artifacts;
 mod audit;
 mod batch;
@@ -17,6 +18,7 @@ mod deployments_incidents;
 mod deployments_policy;
 mod enrolments;
 mod events;
+pub mod health;
 mod intake;
 mod jobs;
 mod keys;
@@ -40,6 +42,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use adopt::Adopted;
 use batch::Batch;
 use pipeyard_model::{Clock, InstallationId};
 use pipeyard_store::{StoreError, StoreResult};
@@ -70,6 +73,7 @@ pub struct SqliteStore {
     writer: Writer,
     finishes: Batch<Finish, ()>,
     installation: InstallationId,
+    path: std::path::PathBuf,
 }
 
 impl SqliteStore {
@@ -87,7 +91,11 @@ impl SqliteStore {
             .busy_timeout(BUSY)
             .statement_cache_capacity(256)
             .disable_statement_logging();
+        let size = std::fs::metadata(path).map_or(0, |found| found.len());
         let mut first = options.connect().await.map_err(|e| cannot_open(path, &e))?;
+        if (1..=health::AT_ONCE).contains(&size) {
+            health::check(&mut first).await?;
+        }
         MIGRATIONS.run(&mut first).await.map_err(|e| cannot_migrate(path, &e))?;
         let installation = installation(&mut first, clock.now().0).await?;
         audit::begin_chain(&mut first).await?;
@@ -103,7 +111,13 @@ impl SqliteStore {
             .connect_with(options.pragma("query_only", "ON"))
             .await
             .map_err(|e| cannot_open(path, &e))?;
-        Ok(Self { read, writer, finishes: Batch::new(queue::finish_all), installation })
+        Ok(Self {
+            read,
+            writer,
+            finishes: Batch::new(queue::finish_all),
+            installation,
+            path: path.to_owned(),
+        })
     }
 
     /// Who this installation is; made when the file was.
@@ -152,6 +166,9 @@ async fn installation(connection: &mut SqliteConnection, now: i64) -> StoreResul
 }
 
 fn cannot_open(path: &Path, error: &sqlx::Error) -> StoreError {
+    if health::says_damaged(error) {
+        return StoreError::Damaged(format!("{}: {error}", path.display()));
+    }
     StoreError::Unavailable(format!("failed to open {}: {error}", path.display()))
 }
 
@@ -164,6 +181,11 @@ fn cannot_migrate(path: &Path, error: &MigrateError) -> StoreError {
         }
         MigrateError::VersionMismatch(version) => {
             format!("its schema {version} isn't the one that this version of Pipeyard knows")
+        }
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)
+            if health::says_damaged(error) =>
+        {
+            return cannot_open(path, error);
         }
         other => other.to_string(),
     };

@@ -587,13 +587,10 @@ impl Queue for SqliteStore {
         self.write(move |c| {
             Box::pin(async move {
                 let until = lease(now).0;
-                sqlx::query!(
-                    "UPDATE jobs SET lease_until = ?1 WHERE state = 'running' AND lease_until < ?1",
-                    until
-                )
-                .execute(c)
-                .await
-                .map_err(failed)?;
+                sqlx::query!("UPDATE jobs SET lease_until = ? WHERE state = 'running'", until)
+                    .execute(c)
+                    .await
+                    .map_err(failed)?;
                 Ok(())
             })
         })
@@ -603,7 +600,7 @@ impl Queue for SqliteStore {
     async fn log_state(&self, attempt: AttemptId) -> StoreResult<Option<LogState>> {
         let id = attempt.job.to_string();
         let row = sqlx::query!(
-            r#"SELECT (finished_at IS NOT NULL) AS "complete!: bool", log_bytes,
+            r#"SELECT (finished_at IS NOT NULL) AS "complete!: bool", log_bytes, log_digest,
                       CASE WHEN reported IS NULL THEN finished_at END AS "ended_without_runner: i64"
                FROM attempts WHERE job = ? AND epoch = ?"#,
             id,
@@ -616,7 +613,29 @@ impl Queue for SqliteStore {
             complete: row.complete,
             late_until: row.ended_without_runner.map(|at| Timestamp(at) + LATE_LOG),
             bytes: row.log_bytes.unsigned_abs(),
+            digest: row.log_digest,
         }))
+    }
+
+    async fn record_sealed_log(&self, attempt: AttemptId, digest: &str) -> StoreResult<()> {
+        let digest = digest.to_owned();
+        self.writer
+            .write_bulk(move |c| {
+                Box::pin(async move {
+                    let id = attempt.job.to_string();
+                    sqlx::query!(
+                        "UPDATE attempts SET log_digest = ? WHERE job = ? AND epoch = ?",
+                        digest,
+                        id,
+                        attempt.epoch.0
+                    )
+                    .execute(c)
+                    .await
+                    .map_err(failed)?;
+                    Ok(())
+                })
+            })
+            .await
     }
 
     async fn queue_counts(&self) -> StoreResult<(u64, u64)> {

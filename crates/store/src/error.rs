@@ -32,6 +32,9 @@ pub enum StoreError {
         /// What is wrong with the value.
         problem: String,
     },
+    /// The database's file isn't what was written to it; what is read from it may be wrong.
+    #[error("the database is damaged, restore the last backup: {0}")]
+    Damaged(String),
     /// The database is busy or away; nothing was written. May be tried again.
     #[error("the database can't be reached: {0}")]
     Unavailable(String),

@@ -16,6 +16,7 @@ pub mod deployments;
 pub mod dora;
 pub mod error;
 pub mod events;
+pub mod health;
 pub mod intake;
 pub mod keys;
 pub mod outbox;
@@ -36,6 +37,7 @@ pub trait Store:
     + deployments::Deployments
     + dora::Dora
     + events::Events
+    + health::Health
     + intake::Intake
     + keys::Keys
     + outbox::Outbox
@@ -59,6 +61,7 @@ impl<T> Store for T where
         + dora::Dora
         + dora::Dora
         + events::Events
+        + health::Health
         + intake::Intake
         + keys::Keys
         + outbox::Outbox

@@ -63,14 +63,16 @@ pub enum Appends {
 }
 
 /// Where the log of an attempt stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogState {
     /// The attempt is over; nothing will be added, unless its runner comes back.
     pub complete: bool,
     /// The attempt was ended without its runner, which may append until then.
     pub late_until: Option<Timestamp>,
-    /// Its length is known when it is complete.
+    /// Bytes that were acknowledged, as far as the store was told; its length when it is complete.
     pub bytes: u64,
+    /// What it was sealed as.
+    pub digest: Option<String>,
 }
 
 /// The queue. Every verb that carries an epoch refuses another than the job's present one with
@@ -145,6 +147,8 @@ pub trait Queue {
     async fn extend_all_leases(&self, now: Timestamp) -> StoreResult<()>;
     /// The attempt's log, for readers.
     async fn log_state(&self, attempt: AttemptId) -> StoreResult<Option<LogState>>;
+    /// Records what an attempt's log was sealed as: before its unsealed form goes.
+    async fn record_sealed_log(&self, attempt: AttemptId, digest: &str) -> StoreResult<()>;
     /// How many jobs wait and run, for `/metrics`.
     async fn queue_counts(&self) -> StoreResult<(u64, u64)>;
     /// Explains queued jobs that no registered runner can take (labels); updates their reasons.

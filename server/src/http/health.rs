@@ -21,7 +21,8 @@ async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// The process can do its work: the database answers, and it isn't stopping.
+/// The process can do its work: a write would succeed now, the database is whole, and it isn't
+/// stopping. Otherwise one line says why, beginning with a code.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = String), (status = 503, body = String)))]
 async fn ready(State(state): State<AppState>) -> Response {
@@ -35,16 +36,10 @@ async fn ready(State(state): State<AppState>) -> Response {
     answer
 }
 
-async fn is_ready(state: &AppState) -> (StatusCode, &'static str) {
-    if state.stopping.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
-    }
-    match state.store.last_event().await {
-        Ok(_) => (StatusCode::OK, "ready\n"),
-        Err(error) => {
-            tracing::warn!(error = %error, "not ready: the store failed");
-            (StatusCode::SERVICE_UNAVAILABLE, "the database doesn't answer\n")
-        }
+async fn is_ready(state: &AppState) -> (StatusCode, String) {
+    match state.health.ready(state).await {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {}\n", why.code, why.message)),
     }
 }
 

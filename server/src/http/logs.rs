@@ -17,7 +17,7 @@ use pipeyard_api::{
     ErrorBody,
     views::{LogLine, LogMatches, LogPage},
 };
-use pipeyard_model::{AttemptId, Epoch, NodeName, RunId, Status};
+use pipeyard_model::{AttemptId, Epoch, NodeName, RunId, Status, log};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     AppState,
     error::{ApiResult, Failure},
-    log::LogReader,
+    log::{LogReader, is_damaged},
 };
 
 /// Lines of one page.
@@ -103,11 +103,36 @@ async fn resolve(
 }
 
 /// The log of an attempt and whether it is over. The end is looked at first: a log that is over then
-/// is read whole.
-async fn read(state: &AppState, attempt: AttemptId) -> ApiResult<(LogReader, bool)> {
-    let complete = state.store.log_state(attempt).await?.is_none_or(|log| log.complete);
-    let reader = state.logs.reader(attempt).await.map_err(Failure::internal)?;
+/// is read whole. One that isn't what was recorded of it is refused: no lines would look like a job
+/// that said nothing.
+async fn read(
+    state: &AppState,
+    target: &Target,
+    attempt: AttemptId,
+) -> ApiResult<(LogReader, bool)> {
+    let recorded = state.store.log_state(attempt).await?;
+    let complete = recorded.as_ref().is_none_or(|log| log.complete);
+    let reader = state.logs.reader(attempt).await.map_err(|e| unreadable(target, &e))?;
+    if let Some(recorded) = recorded {
+        let found = (reader.bytes(), reader.digest());
+        log::compare((recorded.bytes, recorded.digest.as_deref()), found)
+            .map_err(|damage| damaged(target, &damage))?;
+    }
     Ok((if complete { reader.closed() } else { reader }, complete))
+}
+
+/// A log that can't be read: its file was changed, or the disk fails.
+fn unreadable(target: &Target, error: &std::io::Error) -> Failure {
+    if is_damaged(error) { damaged(target, error) } else { Failure::internal(error) }
+}
+
+fn damaged(target: &Target, why: &dyn std::fmt::Display) -> Failure {
+    let attempt = target.attempt.map(|a| format!(", attempt {}", a.epoch)).unwrap_or_default();
+    let message =
+        format!("the log of job {} in run {}{attempt}, is damaged: {why}", target.job, target.run);
+    tracing::error!(error = %message, "a log is damaged");
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "log_damaged", message)
+        .hint("a backup of the data folder may still have it; see `pipectl explain log_damaged`")
 }
 
 #[derive(serde::Deserialize, utoipa::IntoParams)]
@@ -135,14 +160,14 @@ async fn page(
         let complete = target.finished;
         return Ok(Json(LogPage { attempt: Epoch(0), lines: vec![], total: 0, complete }));
     };
-    let (reader, complete) = read(&state, attempt).await?;
+    let (reader, complete) = read(&state, &target, attempt).await?;
     let total = reader.lines();
     let from = match query.from.unwrap_or(1) {
         back if back < 0 => total.saturating_sub(back.unsigned_abs()) + 1,
         from => from.unsigned_abs().max(1),
     };
     let count = query.count.unwrap_or(PAGE_DEFAULT).min(PAGE);
-    let lines = reader.page(from, count, PAGE_BYTES).await.map_err(Failure::internal)?;
+    let lines = reader.page(from, count, PAGE_BYTES).await.map_err(|e| unreadable(&target, &e))?;
     Ok(Json(LogPage { attempt: attempt.epoch, lines, total, complete }))
 }
 
@@ -166,7 +191,7 @@ async fn raw(
 ) -> ApiResult<Response> {
     let target = target(&state, &run, &name, query.attempt).await?;
     let reader = match target.attempt {
-        Some(attempt) => read(&state, attempt).await?.0,
+        Some(attempt) => read(&state, &target, attempt).await?.0,
         None => LogReader::empty(),
     };
     let size = reader.raw_bytes();
@@ -185,6 +210,8 @@ async fn raw(
             return Ok(response);
         }
     };
+    // The first piece before the answer: one that can't be read is an answer of its own.
+    reader.raw(part.clone()).await.map_err(|e| unreadable(&target, &e))?;
     let pieces = stream::try_unfold((reader, part.clone()), async |(reader, part)| {
         let piece = reader.raw(part.clone()).await?;
         let rest = part.start + piece.len() as u64..part.end;
@@ -239,6 +266,7 @@ async fn search(
     let Some(attempt) = target.attempt else {
         return Ok(Json(LogMatches { lines: vec![], total: 0 }));
     };
+    read(&state, &target, attempt).await?;
     match state.logs.search(attempt, &query.q).await {
         Ok(found) => Ok(Json(LogMatches { lines: found.lines, total: found.total })),
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(Failure::new(
@@ -247,7 +275,7 @@ async fn search(
             "the log is too long to be searched here",
         )
         .hint("download the raw log and search it with grep")),
-        Err(error) => Err(Failure::internal(error)),
+        Err(error) => Err(unreadable(&target, &error)),
     }
 }
 
@@ -260,7 +288,8 @@ struct FollowQuery {
 }
 
 /// Server-sent events: `id` is the number of the last line in `data`, an array of [`LogLine`].
-/// `event: end` comes when the attempt is over.
+/// `event: end` comes when the attempt is over, `event: failed` with an [`ErrorBody`] when the log can't
+/// be read.
 #[utoipa::path(get, path = "/api/runs/{run}/jobs/{name}/log/follow", tag = "logs",
     params(("run" = String, Path, description = "number or `latest`"), ("name" = NodeName, Path,), FollowQuery,
         ("last-event-id" = Option<u64>, Header, description = "resume after this line")),
@@ -281,6 +310,11 @@ async fn follow(
         )
     })?;
     let target = target(&state, &run, &name, query.attempt).await?;
+    if let Some(attempt) = target.attempt {
+        // A stream that can't begin is an answer of its own.
+        let (reader, _) = read(&state, &target, attempt).await?;
+        reader.page(1, 1, 1).await.map_err(|e| unreadable(&target, &e))?;
+    }
     let last =
         headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let next = last.map_or(query.from.unwrap_or(1).max(1), |last| last.saturating_add(1));
@@ -292,6 +326,9 @@ async fn follow(
             () = out.closed() => {}
             result = send_log(&state, target, next, &out) => if let Err(error) = result {
                 tracing::warn!(status = %error.status(), "a followed log ends: it can't be read");
+                if let Ok(event) = Event::default().event("failed").json_data(error.body()) {
+                    send(&state, &out, event).await;
+                }
             }
         }
         drop(place);
@@ -328,8 +365,9 @@ async fn send_log(state: &AppState, mut target: Target, mut next: u64, out: &Out
     };
     loop {
         wake.mark_unchanged();
-        let (reader, complete) = read(state, attempt).await?;
-        let lines = reader.page(next, BATCH, BATCH_BYTES).await.map_err(Failure::internal)?;
+        let (reader, complete) = read(state, &target, attempt).await?;
+        let lines = reader.page(next, BATCH, BATCH_BYTES).await;
+        let lines = lines.map_err(|e| unreadable(&target, &e))?;
         if let Some(last) = lines.last() {
             next = last.n + 1;
             let Ok(event) = Event::default().id(last.n.to_string()).json_data(&lines) else {

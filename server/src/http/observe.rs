@@ -10,7 +10,10 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use crate::{AppState, error::Failure};
+use crate::{
+    AppState,
+    error::{DamagedMark, Failure},
+};
 
 /// Longer error texts than this aren't ours.
 const MAX_TEXT: usize = 16 << 10;
@@ -21,6 +24,9 @@ pub(super) async fn count(State(state): State<AppState>, request: Request, next:
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
+    if response.extensions().get::<DamagedMark>().is_some() {
+        state.health.damaged("a request met it");
+    }
     let route = route.as_ref().map(MatchedPath::as_str);
     state.metrics.request(&method, route, response.status(), began.elapsed());
     response

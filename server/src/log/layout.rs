@@ -38,6 +38,22 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// Whether a layout that comes from a file can be one: blocks in order, within its sums.
+    pub(crate) fn is_sound(&self) -> bool {
+        let Some(first) = self.blocks.first() else { return self.lines == 0 && self.bytes == 0 };
+        let last = self.blocks.last().unwrap_or(first);
+        let in_order = |pair: &[Block]| {
+            let (a, b) = (pair[0], pair[1]);
+            a.line < b.line && a.offset < b.offset && a.raw <= b.raw && a.at < b.at
+        };
+        (first.line, first.offset, first.raw, first.at) == (1, 0, 0, 0)
+            && self.blocks.windows(2).all(in_order)
+            && last.line <= self.lines
+            && last.offset < self.bytes
+            && last.raw <= self.raw
+            && self.raw <= self.bytes
+    }
+
     /// The block that holds this line; `None` if there is no such line.
     pub(crate) fn block_of_line(&self, line: u64) -> Option<usize> {
         if line == 0 || line > self.lines {

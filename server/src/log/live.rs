@@ -152,8 +152,8 @@ impl Live {
     /// once it has; readers that have the file open go on with it.
     pub(crate) async fn seal(
         &self,
-        work: impl FnOnce(&LogReader) -> io::Result<()> + Send + 'static,
-    ) -> io::Result<()> {
+        work: impl FnOnce(&LogReader) -> io::Result<String> + Send + 'static,
+    ) -> io::Result<String> {
         let mut open = Arc::clone(&self.open).lock_owned().await;
         let (path, sealed) = (self.path.clone(), Arc::clone(&self.sealed));
         blocking(move || {
@@ -161,10 +161,10 @@ impl Live {
                 Some(state) => state,
                 none => none.insert(open_file(&path, false)?),
             };
-            work(&reader_of(state)?)?;
+            let digest = work(&reader_of(state)?)?;
             sealed.store(true, Ordering::SeqCst);
             *open = None;
-            Ok(())
+            Ok(digest)
         })
         .await
     }
@@ -243,6 +243,11 @@ fn open_file(path: &PathBuf, create: bool) -> io::Result<Open> {
         }
         if let Err(error) = scanner.push(&piece[..read]) {
             tracing::warn!(path = %path.display(), error = %error, "the end of a log is damaged and is cut off");
+            // It may hold lines that were acknowledged: they stay for a person to look at.
+            let aside = path.with_extension("log.damaged");
+            if !aside.exists() {
+                std::fs::copy(path, aside)?;
+            }
             scanner.partial.clear();
             file.set_len(scanner.length())?;
             break;

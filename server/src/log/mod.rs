@@ -27,7 +27,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use live::Live;
 pub use live::{AppendError, Appended};
-pub use read::{Found, LogReader};
+pub use read::{Found, LogReader, is_damaged};
 
 /// Searches that may run at once; each takes a core.
 const SEARCHES: usize = 2;
@@ -146,26 +146,35 @@ impl Logs {
         .await
     }
 
-    /// Turns the log of an attempt that is over into its sealed form. Idempotent, and safe to kill
-    /// anywhere: the live form goes last.
+    /// Turns the log of an attempt that is over into its sealed form, and answers its digest; `None`
+    /// if there is no log to seal. Idempotent, and safe to kill anywhere: the live form stays until
+    /// [`Logs::sealed`] says that the digest is recorded.
     ///
     /// # Errors
     /// When the disk refuses; the live form is then still there.
-    pub async fn seal(&self, attempt: AttemptId) -> io::Result<()> {
+    pub async fn seal(&self, attempt: AttemptId) -> io::Result<Option<String>> {
         let live = self.live(attempt);
-        let plain = self.live_path(attempt);
         let (folder, name) = (self.folder(attempt.job), attempt.epoch.to_string());
-        let sealed = live
-            .seal(move |reader| {
-                seal::write(reader, &folder, &name)?;
-                std::fs::remove_file(plain)?;
-                seal::sync_folder(&folder)
-            })
-            .await;
-        match sealed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
+        match live.seal(move |reader| seal::write(reader, &folder, &name)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.table().remove(&attempt);
+                Ok(None)
+            }
+            other => other.map(Some),
         }
+    }
+
+    /// The digest of a sealed log is recorded: its live form goes.
+    ///
+    /// # Errors
+    /// When the disk refuses; the next look seals it again.
+    pub async fn sealed(&self, attempt: AttemptId) -> io::Result<()> {
+        let (plain, folder) = (self.live_path(attempt), self.folder(attempt.job));
+        blocking(move || {
+            std::fs::remove_file(plain)?;
+            seal::sync_folder(&folder)
+        })
+        .await?;
         self.table().remove(&attempt);
         Ok(())
     }
@@ -179,7 +188,7 @@ impl Logs {
         let folder = self.folder(attempt.job);
         blocking(move || {
             // The sealed log before its index, so that no reader finds one without the other.
-            for form in ["log", "zst", "idx"] {
+            for form in ["log", "zst", "idx", "log.damaged"] {
                 match std::fs::remove_file(folder.join(format!("{}.{form}", attempt.epoch))) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     other => other?,

@@ -17,6 +17,8 @@ use super::{blocking, layout::Layout};
 
 /// A search is given up after this.
 const SEARCH: Duration = Duration::from_secs(10);
+/// A frame, packed or not, is never larger.
+const FRAME: u64 = 64 << 20;
 /// Lines that a search names; it counts all.
 const NAMED: usize = 10_000;
 
@@ -33,7 +35,8 @@ pub struct Found {
 enum Form {
     Empty,
     Plain(File),
-    Sealed(File),
+    /// With the sums of its blocks, if it has them.
+    Sealed(File, Vec<u32>),
 }
 
 /// A log as it was when the reader was made; cheap to clone.
@@ -45,12 +48,20 @@ pub struct LogReader {
     /// With an unfinished last line, for a log that is over.
     closed: Arc<Layout>,
     length: u64,
+    /// What it was sealed as.
+    digest: Option<Arc<str>>,
 }
 
 impl LogReader {
     pub(crate) fn empty() -> Self {
         let layout = Arc::<Layout>::default();
-        Self { form: Arc::new(Form::Empty), closed: Arc::clone(&layout), layout, length: 0 }
+        Self {
+            form: Arc::new(Form::Empty),
+            closed: Arc::clone(&layout),
+            layout,
+            length: 0,
+            digest: None,
+        }
     }
 
     pub(crate) fn plain(file: File, layout: Layout, closed: Layout, length: u64) -> Self {
@@ -59,12 +70,25 @@ impl LogReader {
             layout: Arc::new(layout),
             closed: Arc::new(closed),
             length,
+            digest: None,
         }
     }
 
-    pub(crate) fn sealed(file: File, layout: Layout, length: u64) -> Self {
-        let layout = Arc::new(layout);
-        Self { form: Arc::new(Form::Sealed(file)), closed: Arc::clone(&layout), layout, length }
+    pub(crate) fn sealed(file: File, layout: Layout, sums: Vec<u32>, digest: &str) -> Self {
+        let (layout, length) = (Arc::new(layout.clone()), layout.bytes);
+        Self {
+            form: Arc::new(Form::Sealed(file, sums)),
+            closed: Arc::clone(&layout),
+            layout,
+            length,
+            digest: Some(digest.into()),
+        }
+    }
+
+    /// What it was sealed as; `None` for one that isn't.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
     }
 
     /// The same log, known to be over: an unfinished last line counts.
@@ -212,19 +236,40 @@ impl LogReader {
                 file.read_exact_at(&mut bytes, block.at)?;
                 Ok(bytes)
             }
-            Form::Sealed(file) => {
+            Form::Sealed(file, sums) => {
                 let end = self.layout.blocks.get(index + 1).map(|next| next.at);
                 let end = match end {
                     Some(end) => end,
                     None => file.metadata()?.len(),
                 };
-                let mut frame = vec![0; usize::try_from(end - block.at).map_err(io::Error::other)?];
-                file.read_exact_at(&mut frame, block.at)?;
+                let length = end.checked_sub(block.at).filter(|length| *length <= FRAME);
+                let length = length.filter(|_| size as u64 <= FRAME);
+                let length = length.ok_or_else(|| damaged("a frame has no place in its file"))?;
+                let mut frame = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+                file.read_exact_at(&mut frame, block.at).map_err(damaged)?;
                 // The last frame is followed by the seek table, which decompresses to nothing.
-                zstd::bulk::decompress(&frame, size)
+                let bytes = zstd::bulk::decompress(&frame, size).map_err(damaged)?;
+                if bytes.len() != size {
+                    return Err(damaged("a frame is shorter than it was"));
+                }
+                if sums.get(index).is_some_and(|sum| *sum != crc32fast::hash(&bytes)) {
+                    return Err(damaged("a frame isn't what was sealed"));
+                }
+                Ok(bytes)
             }
         }
     }
+}
+
+/// A sealed log that can't be read as it was written: see [`is_damaged`].
+pub(super) fn damaged(problem: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem.to_string())
+}
+
+/// Whether a log couldn't be read because its file isn't what was written.
+#[must_use]
+pub fn is_damaged(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 trait LogLines {
@@ -266,7 +311,7 @@ fn raw_of(block: &[u8]) -> Vec<u8> {
 
 fn view(number: u64, line: &[u8]) -> io::Result<LogLine> {
     let (head, text) =
-        Head::parse(line).ok_or_else(|| io::Error::other(format!("line {number} has no head")))?;
+        Head::parse(line).ok_or_else(|| damaged(format_args!("line {number} has no head")))?;
     Ok(LogLine {
         n: number,
         at: head.at,

@@ -44,6 +44,12 @@ async fn append(
     logs.append(attempt, offset, bytes::Bytes::copy_from_slice(bytes)).await
 }
 
+async fn seal(logs: &Logs, attempt: AttemptId) {
+    if logs.seal(attempt).await.unwrap().is_some() {
+        logs.sealed(attempt).await.unwrap();
+    }
+}
+
 /// What readers see, for comparing one way of writing with another.
 async fn seen(logs: &Logs, attempt: AttemptId) -> (u64, Vec<(u64, String)>, Vec<u8>) {
     let reader = logs.reader(attempt).await.unwrap();
@@ -89,7 +95,7 @@ async fn a_restart_and_sealing_renumber_nothing() {
     logs.forget();
     assert_eq!(seen(&logs, attempt).await, live);
     let before = logs.reader(attempt).await.unwrap();
-    logs.seal(attempt).await.unwrap();
+    seal(&logs, attempt).await;
     assert!(!logs.live_path(attempt).exists());
     assert_eq!(seen(&logs, attempt).await, live);
     assert_eq!(
@@ -97,7 +103,7 @@ async fn a_restart_and_sealing_renumber_nothing() {
         1,
         "who reads is not disturbed"
     );
-    logs.seal(attempt).await.unwrap();
+    seal(&logs, attempt).await;
     assert_eq!(logs.length(attempt).await.unwrap(), log.len() as u64);
     assert!(matches!(
         append(&logs, attempt, log.len() as u64, b"x").await,
@@ -158,7 +164,7 @@ async fn a_line_without_its_end_is_seen_once_the_attempt_is_over() {
     let reader = logs.reader(attempt).await.unwrap();
     assert_eq!(reader.lines(), 1);
     assert_eq!(reader.closed().lines(), 2);
-    logs.seal(attempt).await.unwrap();
+    seal(&logs, attempt).await;
     let reader = logs.reader(attempt).await.unwrap();
     assert_eq!(reader.page(2, 1, usize::MAX).await.unwrap()[0].text, "cut off by a ");
     assert_eq!(reader.raw(0..reader.raw_bytes()).await.unwrap(), "whole\ncut off by a ");
@@ -193,7 +199,7 @@ async fn a_log_of_a_million_lines_opens_at_any_line() {
         }
         offset = append(&logs, attempt, offset, &log).await.unwrap().length;
     }
-    logs.seal(attempt).await.unwrap();
+    seal(&logs, attempt).await;
     let reader = logs.reader(attempt).await.unwrap();
     assert_eq!(reader.lines(), 1_000_000);
     for n in [1, 256, 257, 99_999, 500_000, 1_000_000] {
@@ -201,4 +207,51 @@ async fn a_log_of_a_million_lines_opens_at_any_line() {
     }
     assert!(reader.page(1_000_001, 10, usize::MAX).await.unwrap().is_empty());
     assert_eq!(logs.search(attempt, "line 999999").await.unwrap().lines, [999_999]);
+}
+
+#[tokio::test]
+async fn a_sealed_log_that_was_changed_is_never_read_as_something_else() {
+    let (_folder, logs) = logs();
+    let log = korean();
+    for (name, spoil) in [
+        ("zst", vec![]),
+        ("zst", b"garbage".to_vec()),
+        ("zst", vec![b'x'; 4096]),
+        ("idx", vec![]),
+        ("idx", b"{}".to_vec()),
+        ("idx", br#"{"version":1,"length":9,"layout":{"blocks":[{"line":7,"offset":9,"raw":1,"at":3}],"lines":1,"bytes":9,"raw":0}}"#.to_vec()),
+    ] {
+        let attempt = attempt();
+        append(&logs, attempt, 0, &log).await.unwrap();
+        seal(&logs, attempt).await;
+        let path = logs.folder(attempt.job).join(format!("1.{name}"));
+        std::fs::write(&path, &spoil).unwrap();
+        let read = async {
+            let reader = logs.reader(attempt).await?;
+            reader.page(1, 10, usize::MAX).await
+        };
+        let error = read.await.expect_err(name);
+        assert!(is_damaged(&error), "{name}: {error}");
+    }
+    // A single bit of a frame.
+    let attempt = attempt();
+    append(&logs, attempt, 0, &log).await.unwrap();
+    let digest = logs.seal(attempt).await.unwrap().unwrap();
+    logs.sealed(attempt).await.unwrap();
+    assert_eq!(logs.reader(attempt).await.unwrap().digest(), Some(digest.as_str()));
+    let path = logs.folder(attempt.job).join("1.zst");
+    let good = std::fs::read(&path).unwrap();
+    for at in (0..good.len() - 40).step_by(97) {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        let reader = logs.reader(attempt).await.unwrap();
+        if let Ok(lines) = reader.page(1, 1000, usize::MAX).await {
+            assert_eq!(lines.len(), 600, "bit at {at}");
+            assert_eq!(
+                lines[0].text, "0 빌드가 끝났습니다 \u{1b}[31m빨강\u{1b}[0m\r",
+                "bit at {at}"
+            );
+        }
+    }
 }

@@ -62,9 +62,26 @@ async fn seal_all(
         if !is_whole {
             continue;
         }
-        if let Err(error) = state.logs.seal(attempt).await {
+        if let Err(error) = seal(state, attempt).await {
             tracing::warn!(job.id = %attempt.job, error = %error, "a log was not sealed");
         }
     }
     Ok(())
+}
+
+/// Seals one: the digest is recorded before the unsealed form goes, so that what is damaged later is
+/// known as damaged.
+async fn seal(state: &AppState, attempt: AttemptId) -> anyhow::Result<()> {
+    let Some(digest) = state.logs.seal(attempt).await? else { return Ok(()) };
+    state.store.record_sealed_log(attempt, &digest).await?;
+    state.logs.sealed(attempt).await?;
+    Ok(())
+}
+
+/// Seals everything that is over and isn't waited for, once.
+///
+/// # Errors
+/// When the folder or the store fails.
+pub async fn seal_now(state: &AppState) -> anyhow::Result<()> {
+    seal_all(state, state.logs.unsealed().await?, &CancellationToken::new()).await
 }

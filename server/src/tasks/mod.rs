@@ -4,6 +4,7 @@
 pub mod compile;
 pub mod deploy;
 pub mod dora;
+pub mod health;
 pub mod leases;
 pub mod logs;
 pub mod outbox;
@@ -25,6 +26,7 @@ pub fn start(state: &AppState, shutdown: &CancellationToken) -> TaskTracker {
     tasks.spawn(outbox::run(state.clone(), shutdown.clone()));
     tasks.spawn(deploy::run(state.clone(), shutdown.clone()));
     tasks.spawn(dora::run(state.clone(), shutdown.clone()));
+    tasks.spawn(health::run(state.clone(), shutdown.clone()));
     tasks.spawn(retention::run(state.clone(), shutdown.clone()));
     tasks.spawn(serving::run(state.clone(), shutdown.clone()));
     tasks

@@ -212,7 +212,9 @@ async fn compare(state: &AppState, repo: &Repo) -> StoreResult<Option<Vec<Differ
             return Ok(None);
         }
     };
-    if repo.problem.is_some() {
+    // Commits that the remote doesn't have are no problem with reaching it: a push that is handled ends
+    // that one.
+    if repo.problem.as_ref().is_some_and(|(code, _)| code != "commit_not_found") {
         state.store.set_repo_problem(repo.id, None).await?;
     }
     if seen.is_empty() {

@@ -6,6 +6,7 @@ mod access;
 mod artifacts;
 mod audit;
 mod auth;
+mod damage;
 mod documented;
 mod events;
 mod keys;

@@ -87,6 +87,20 @@ impl Server {
         self.token = answer.json()["token"].as_str().unwrap().to_owned();
     }
 
+    /// The same data, opened by another process.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { state, clock, token, folder, .. } = self;
+        let config = (*state.config).clone();
+        drop(state);
+        let path = folder.path().join("pipeyard.sqlite");
+        let store = SqliteStore::open(&path, Arc::new(clock.clone())).await.unwrap();
+        let installation = store.installation();
+        let shared = Arc::new(clock.clone());
+        let state = AppState::open(Arc::new(store), shared, config, installation).unwrap();
+        let router = http::router(state.clone());
+        Self { state, clock, token, folder, router }
+    }
+
     /// Sends a request exactly as given.
     pub(crate) async fn send(
         &self,

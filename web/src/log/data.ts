@@ -3,7 +3,7 @@
 // stream is fetched); memory is bounded however long the log is; at most two fetches are in flight,
 // always for what is on the screen now.
 
-import { api } from '../lib/api.ts';
+import { ApiError, api } from '../lib/api.ts';
 import type { LogLine, LogPage } from '../lib/types.ts';
 import { PLAIN, read, type Style } from './ansi.ts';
 import { BLOCK, blockOf } from './opening.ts';
@@ -18,6 +18,10 @@ interface Block {
   have: number;
   /** Style at the start of each line, as far as it was worked out; thrown away when it may be wrong. */
   styles: Style[];
+}
+
+interface Failed {
+  error: { code: string; message: string; hint?: string };
 }
 
 export type FollowState = 'off' | 'live' | 'lost' | 'ended';
@@ -221,6 +225,14 @@ export class LogData {
       this.follow = 'ended';
       // The stream says that it is over; the log itself says how long it became.
       void this.open(Math.max(1, this.total));
+    });
+    stream.addEventListener('failed', (message) => {
+      stream.close();
+      this.#stream = undefined;
+      this.follow = 'ended';
+      const { code, message: text, hint } = (JSON.parse(String((message as MessageEvent).data)) as Failed).error;
+      this.error = new ApiError(500, code, text, hint ?? null);
+      this.#changed();
     });
     stream.onerror = () => {
       stream.close();

@@ -1,6 +1,6 @@
 //! `explain`: what a code means and what to do. Local, no server.
 
-use pipeyard_api::{homes, test_report};
+use pipeyard_api::{damage, homes, test_report};
 use pipeyard_executor::reasons;
 use pipeyard_model::{environment::reasons as rules, policy_codes};
 use pipeyard_pipelines::{Code, explain};
@@ -48,7 +48,8 @@ fn page(code: &str) -> Option<String> {
         .or_else(|| rules::explain(&code))
         .or_else(|| policy_codes::explain(&code))
         .or_else(|| test_report::explain(&code))
-        .or_else(|| homes::explain(&code))?;
+        .or_else(|| homes::explain(&code))
+        .or_else(|| damage::explain(&code))?;
     Some(format!("# {code}\n\n{}\n", wrap(text)))
 }
 
@@ -81,7 +82,8 @@ fn all() -> Vec<serde_json::Value> {
         .chain(rules::ALL)
         .chain(policy_codes::ALL)
         .chain(test_report::CODES)
-        .chain(homes::CODES);
+        .chain(homes::CODES)
+        .chain(damage::CODES);
     let others = others.map(|(code, text)| ((*code).to_owned(), first_sentence(text)));
     language.chain(others).map(|(code, about)| json!({ "code": code, "about": about })).collect()
 }

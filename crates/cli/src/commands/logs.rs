@@ -4,6 +4,7 @@
 
 use futures_util::StreamExt as _;
 use pipeyard_api::{
+    ErrorBody,
     client::Client,
     views::{JobView, LogLine, RunDetail},
 };
@@ -154,6 +155,9 @@ impl Logs {
             if event.kind == "end" {
                 break;
             }
+            if event.kind == "failed" {
+                return Err(failed(&event.data));
+            }
             let lines: Vec<LogLine> = serde_json::from_str(&event.data).map_err(|e| {
                 Failure::new(Exit::Failed, format!("failed to understand the stream: {e}"))
             })?;
@@ -218,6 +222,19 @@ impl Logs {
                 event?;
             }
         }
+    }
+}
+
+/// What the stream says of its end.
+fn failed(data: &str) -> Failure {
+    match serde_json::from_str::<ErrorBody>(data) {
+        Ok(body) => Failure {
+            exit: Exit::Failed,
+            code: Some(body.error.code),
+            message: body.error.message,
+            hint: body.error.hint,
+        },
+        Err(_) => Failure::new(Exit::Failed, "the log can't be read to its end"),
     }
 }
 

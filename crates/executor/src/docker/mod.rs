@@ -250,6 +250,12 @@ impl Executor for DockerExecutor {
         })
     }
 
+    async fn farewell(&self) {
+        if let Err(error) = self.0.networks.remove_all().await {
+            tracing::warn!(error = %error.message, "this runner's networks weren't removed");
+        }
+    }
+
     async fn reconcile(&self, live: &[AttemptId]) -> Result<usize, ExecutorError> {
         let core = &self.0;
         let filter = labels::filter(core.config.installation);

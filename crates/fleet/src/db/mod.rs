@@ -18,7 +18,7 @@ use std::{path::Path, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -39,12 +39,18 @@ pub(crate) enum DbError {
     /// A row holds what this program can't read; it was written by another version.
     #[error("the fleet's database holds a row that can't be read: {0}")]
     Json(#[from] serde_json::Error),
+    /// The file isn't what SQLite wrote.
+    #[error("the fleet's database is damaged, restore the last backup: {0}")]
+    Damaged(String),
     /// The schema couldn't be brought up to date.
     #[error("the fleet's database can't be migrated: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
 pub(crate) type Result<T> = std::result::Result<T, DbError>;
+
+/// A file up to this size is looked at as a whole before it is used: half a second.
+const AT_ONCE: u64 = 64 << 20;
 
 /// Open database.
 #[derive(Debug, Clone)]
@@ -63,6 +69,12 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
+        if (1..=AT_ONCE).contains(&std::fs::metadata(path).map_or(0, |found| found.len())) {
+            let mut connection = options.connect().await?;
+            let checked = check(&mut connection).await;
+            let _ = connection.close().await;
+            checked?;
+        }
         let write =
             SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         sqlx::migrate!("../../migrations/fleet").run(&write).await?;
@@ -82,9 +94,50 @@ impl Db {
         Ok(())
     }
 
+    /// Ends every connection.
+    pub(crate) async fn close(self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+
+    /// Makes a durable write that changes nothing.
+    pub(crate) async fn probe(&self) -> Result<()> {
+        sqlx::query!("UPDATE fleet SET id = id").execute(&self.write).await?;
+        Ok(())
+    }
+
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// Whether a new database would be made here: there is no file, or one without a byte.
+pub(crate) fn is_empty(path: &Path) -> bool {
+    std::fs::metadata(path).map_or(true, |found| found.len() == 0)
+}
+
+/// Looks at every page, every index and every row.
+async fn check(connection: &mut SqliteConnection) -> Result<()> {
+    let rows: Vec<String> =
+        sqlx::query_scalar("PRAGMA integrity_check(3)").fetch_all(connection).await?;
+    if rows.iter().any(|row| row == "ok") { Ok(()) } else { Err(DbError::Damaged(rows.join("; "))) }
+}
+
+/// Writes a copy of a database as it is at this moment, whoever uses it meanwhile, and looks at the
+/// copy.
+pub(crate) async fn copy(path: &Path, to: &Path) -> Result<()> {
+    let name = to.to_str().ok_or_else(|| DbError::Damaged(format!("{to:?} isn't UTF-8")))?;
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10));
+    let mut from = options.connect().await?;
+    let done = sqlx::query("VACUUM INTO ?").bind(name).execute(&mut from).await;
+    let _ = from.close().await;
+    done?;
+    // SQLite leaves it to us that the copy is on the disk.
+    std::fs::File::open(to).and_then(|file| file.sync_all()).map_err(sqlx::Error::Io)?;
+    let mut copy = SqliteConnectOptions::new().filename(to).connect().await?;
+    let checked = check(&mut copy).await;
+    let _ = copy.close().await;
+    checked
 }
 
 fn to_doc(value: &impl Serialize) -> Result<String> {
