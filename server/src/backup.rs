@@ -46,7 +46,7 @@ pub async fn back_up(
         .with_context(|| format!("failed to copy {}", database.display()))?;
     out.added(&name)?;
     files(data, out)?;
-    drop_sealed(out)?;
+    drop_sealed(data, out)?;
     key(data, out, key_apart)?;
     out.part(PART);
     Ok(())
@@ -59,11 +59,18 @@ fn files(data: &Path, out: &mut Writer) -> anyhow::Result<()> {
     out.tree(&data.join("blobs/sha256"), &format!("{PART}/blobs/sha256"), &whole)
 }
 
-/// A log that was sealed meanwhile was copied in both forms: the sealed one is the whole.
-fn drop_sealed(out: &mut Writer) -> anyhow::Result<()> {
-    let stem = |name: &str, end: &str| name.strip_suffix(end).map(str::to_owned);
-    let sealed: Vec<_> = out.names().filter_map(|name| stem(name, ".zst")).collect();
+/// A log that was sealed meanwhile was copied in both forms: the sealed one is the whole. Its index is
+/// there before it is, and may have been missed by the look at the folder.
+fn drop_sealed(data: &Path, out: &mut Writer) -> anyhow::Result<()> {
+    let stem = |name: &str| name.strip_suffix(".zst").map(str::to_owned);
+    let sealed: Vec<_> = out.names().filter_map(stem).collect();
     for stem in sealed {
+        let index = format!("{stem}.idx");
+        if !out.has(&index)
+            && let Some(path) = index.strip_prefix(PART)
+        {
+            out.add(&data.join(path.trim_start_matches('/')), &index)?;
+        }
         out.remove(&format!("{stem}.log"))?;
     }
     Ok(())

@@ -142,6 +142,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a file of this name is in it.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
     /// The names that are in it.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
