@@ -4,7 +4,9 @@ use std::{collections::HashSet, time::Duration};
 
 use pipeyard_api::{
     client::{Client, escape},
-    deploys::{Decide, DeploymentDetail, DeploymentView, RollBack, TroubleView},
+    deploys::{
+        ApprovalView, Decide, DeploymentDetail, DeploymentView, GivenView, RollBack, TroubleView,
+    },
     views::Page,
 };
 use pipeyard_model::{Conclusion, DeploymentId, EnvironmentName, ServiceName, Status};
@@ -49,7 +51,8 @@ pub enum Deploy {
         #[arg(long, value_parser = duration)]
         timeout: Option<Duration>,
     },
-    /// Let one that waits for approval start.
+    /// Approve one that waits for it; it starts once nobody is missing. Who may is said by its
+    /// environment.
     Approve {
         /// Its number, or `latest`.
         deployment: String,
@@ -227,6 +230,12 @@ async fn decide(
     let view: DeploymentView =
         client.post(&format!("/api/deployments/{id}/{verb}"), &Decide { comment }).await?;
     context.print(&view, COLUMNS)?;
+    if context.for_people() {
+        // To standard error: what is printed is the deployment.
+        for line in approvals(&view) {
+            term::say(&line);
+        }
+    }
     Ok(Exit::Ok)
 }
 
@@ -240,6 +249,9 @@ fn show(context: &Context, detail: &DeploymentDetail) -> Result<(), Failure> {
         term::print(&format!(
             "\ntrouble since {since}: {message} ({code})\n  {doing}; asked again until {until}, then {then}\n"
         ));
+    }
+    for line in approvals(&detail.deployment) {
+        term::print(&format!("\n{line}\n"));
     }
     if let Some(verdict) = &detail.deployment.verdict {
         term::print(&format!("\nverdict: {} ({})\n", verdict.verdict, verdict.message));
@@ -277,6 +289,29 @@ fn show(context: &Context, detail: &DeploymentDetail) -> Result<(), Failure> {
         )?;
     }
     Ok(())
+}
+
+/// Each approval, what is missing, and the rule that takes it.
+fn approvals(view: &DeploymentView) -> Vec<String> {
+    let ApprovalView { count, missing, who, not_the_author, rule, given, .. } = &view.approval;
+    let mut lines: Vec<String> = given
+        .iter()
+        .map(|GivenView { by, at, own, comment, counts }| {
+            let own = if *own == Some(true) { ", whose own change it is" } else { "" };
+            let comment = comment.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+            let counts = if *counts { "" } else { " (doesn't count by the rules of now)" };
+            format!("approved by {by}{own} at {at}{comment}{counts}")
+        })
+        .collect();
+    if let (Some(who), true) = (who, *missing > 0) {
+        let author = if *not_the_author { ", but not of the change's author" } else { "" };
+        lines.push(format!(
+            "{missing} of {count} approvals missing, of {who}{author}: pipectl deploy approve {}",
+            view.id
+        ));
+    }
+    lines.extend(rule.as_ref().map(|rule| format!("{} takes it by {rule}", view.environment)));
+    lines
 }
 
 /// The exit code that tells how a deployment ended.
@@ -364,6 +399,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn approvals_are_told_one_by_one_with_what_is_missing() {
+        let release = json!({"id": uuid::Uuid::nil(), "repo": "shop", "commit": "a", "run": 1,
+            "artifact": "x", "sha256": "b", "size": 1});
+        let approval = json!({"needed": true, "by": null, "at": null, "own": false,
+            "comment": null, "count": 2, "missing": 1, "who": "ann or ben",
+            "not_the_author": true, "rule": "accepts[0]: shop, its default branch, by push",
+            "given": [{"by": "ann", "at": "2026-03-01T12:00:00Z", "own": false,
+                       "comment": "fine", "counts": true}]});
+        let mut view = json!({"kind": "deployment", "id": 7, "environment": "production",
+            "service": "web", "sequence": 1, "purpose": "ship", "strategy": "all_at_once",
+            "strategy_text": "", "status": "queued", "state": "awaiting_approval",
+            "requested_by": "x", "created_at": "2026-03-01T12:00:00Z"});
+        (view["release"], view["approval"]) = (release, approval);
+        let mut view: DeploymentView = serde_json::from_value(view).unwrap();
+        assert_eq!(
+            approvals(&view),
+            [
+                "approved by ann at 2026-03-01T12:00:00Z: fine",
+                "1 of 2 approvals missing, of ann or ben, but not of the change's author: pipectl deploy approve 7",
+                "production takes it by accepts[0]: shop, its default branch, by push",
+            ]
+        );
+        view.approval.given[0].counts = false;
+        assert!(approvals(&view)[0].ends_with("(doesn't count by the rules of now)"));
+    }
 
     #[test]
     fn health_is_written_as_its_limit_is() {

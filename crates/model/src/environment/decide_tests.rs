@@ -168,7 +168,7 @@ fn the_author_is_the_forges_user_and_must_be_known() {
     assert_eq!(ask(&pushed, &[], &ben), Ok(Some(false)));
     let unknown = ask(&pushed, &[], &cem).unwrap_err();
     assert_eq!(unknown.code, "author_unknown");
-    assert!(unknown.message.contains("--forge github=LOGIN"), "{}", unknown.message);
+    assert!(unknown.message.contains("set-forge cem github=LOGIN"), "{}", unknown.message);
     // Plain Git tells nobody.
     assert_eq!(code(ask(&by(None), &[], &ben)), "author_unknown");
     // Who started the run by hand approves it no more than who pushed it.

@@ -217,7 +217,7 @@ pub fn may_approve(
         }
         (None, Some(Identity { forge, login })) => {
             let text = format!(
-                "whether this is the change of {name} isn't known: {login} of {forge} pushed it, and nobody wrote down who {name} is there. An administrator does: `pipectl users add {name} --forge {forge}=LOGIN`; {other}",
+                "whether this is the change of {name} isn't known: {login} of {forge} pushed it, and nobody wrote down who {name} is there. An administrator does: `pipectl users set-forge {name} {forge}=LOGIN`; {other}",
                 name = person.name
             );
             Err(Reason::new("author_unknown", text))

@@ -12,7 +12,7 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "author_unknown",
-        "The environment wants the approval of somebody who isn't the change's author, and that can't be known. Either no forge told who pushed the commit (a plain Git repository, or a push that no webhook told of): push it through a forge whose webhook says so, or leave out `not_the_author`. Or nobody wrote down who the approving person is at the forge: an administrator does so by `pipectl users add NAME --forge github=LOGIN`. The text in a commit counts for nothing, because anybody can write it.",
+        "The environment wants the approval of somebody who isn't the change's author, and that can't be known. Either no forge told who pushed the commit (a plain Git repository, or a push that no webhook told of): push it through a forge whose webhook says so, or leave out `not_the_author`. Or nobody wrote down who the approving person is at the forge: an administrator does so by `pipectl users set-forge NAME github=LOGIN`. The text in a commit counts for nothing, because anybody can write it.",
     ),
     (
         "deploy_frozen",
