@@ -263,11 +263,32 @@ impl Harness {
             .collect()
     }
 
+    /// Somebody new, who is this at GitHub: their token.
+    pub(super) async fn user(&self, name: &str, login: Option<&str>) -> String {
+        let identities: Vec<String> =
+            login.map(|login| format!("github={login}")).into_iter().collect();
+        let body = serde_json::json!({ "name": name, "identities": identities }).to_string();
+        let (status, added) = self.send("POST", "/api/users", &body).await;
+        assert_eq!(status, 201, "{added}");
+        let body = serde_json::json!({ "code": added["code"], "want": "token" }).to_string();
+        self.post("/api/login", &body).await["token"].as_str().unwrap().to_owned()
+    }
+
     pub(super) async fn send(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        self.send_as(&self.token, method, path, body).await
+    }
+
+    pub(super) async fn send_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, Value) {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(body.to_owned()))
             .unwrap();

@@ -175,6 +175,66 @@ async fn without_a_forge_that_says_who_pushed_nobody_can_be_somebody_else() {
     assert_eq!(approve, (403, "author_unknown".into()));
 }
 
+#[tokio::test]
+async fn two_people_approve_and_none_of_them_is_the_author() {
+    let h = Harness::new().await;
+    let ann = h.user("ann", Some("OctoCat")).await;
+    let ben = h.user("ben", Some("ben-gh")).await;
+    let cem = h.user("cem", Some("cem-gh")).await;
+    let dan = h.user("dan", None).await;
+    let rules = json!({"approvals":
+        {"count": 2, "of": ["ann", "ben", "cem", "dan"], "not_the_author": true}});
+    let mut file = environments();
+    let production = file["environments"]["production"].as_object_mut().unwrap();
+    production.extend(rules.as_object().unwrap().clone());
+    let (status, applied) = h.send("PUT", "/api/environments", &file.to_string()).await;
+    assert_eq!(status, 200, "{applied}");
+    // Octocat pushed it; what the commit says of its author is anybody's word.
+    let mut new = h.new_deployment("web", "a", Strategy::AllAtOnce).await;
+    new.requested_by = "ben".into();
+    let id = h.state.store.create_deployment(new, h.now()).await.unwrap().id;
+    h.pass().await;
+    let approve = async |token: &str| {
+        let path = format!("/api/deployments/{id}/approve");
+        let (status, body) = h.send_as(token, "POST", &path, "{}").await;
+        (status, body["error"]["code"].as_str().unwrap_or("ok").to_owned())
+    };
+    assert_eq!(approve(&ann).await, (403, "own_change".into()));
+    assert_eq!(approve(&dan).await, (403, "author_unknown".into()));
+    assert_eq!(approve(&ben).await, (200, "ok".into()));
+    assert_eq!(approve(&ben).await, (409, "already_approved".into()));
+    // An administrator who isn't named is nobody here.
+    let path = format!("/api/deployments/{id}/approve");
+    assert_eq!(h.refused(&path, "{}").await, (403, "not_named".into()));
+    for _ in 0..3 {
+        h.pass().await;
+    }
+    assert!(h.fake.made().is_empty());
+    assert_eq!(approve(&cem).await, (200, "ok".into()));
+    assert_eq!(h.until_over(id).await, Outcome::Succeeded);
+    let given = h.get(&format!("/api/deployments/{id}")).await["approval"]["given"].clone();
+    let by: Vec<&str> = given.as_array().unwrap().iter().filter_map(|g| g["by"].as_str()).collect();
+    assert_eq!(by, ["ben", "cem"]);
+    let audit = h.get("/api/audit").await;
+    let approvals = audit["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["action"] == "deployment.approve");
+    assert_eq!(approvals.count(), 2);
+    // Who is named goes back, though no administrator; who isn't, doesn't.
+    let id = h.ship("web", "b", Strategy::AllAtOnce).await;
+    h.pass().await;
+    for token in [&ben, &cem] {
+        let path = format!("/api/deployments/{id}/approve");
+        assert_eq!(h.send_as(token, "POST", &path, "{}").await.0, 200);
+    }
+    assert_eq!(h.until_over(id).await, Outcome::Succeeded);
+    let back = "/api/environments/production/web/rollback";
+    assert_eq!(h.refused(back, "{}").await, (403, "not_named".into()));
+    assert_eq!(h.send_as(&dan, "POST", back, "{}").await.0, 200);
+}
+
 /// The harness begins on a Sunday, at noon.
 fn weekend() -> Value {
     json!({"freeze": [{"begin": "Sat 00:00", "end": "Mon 00:00", "zone": "UTC"}]})
