@@ -162,6 +162,14 @@ async fn the_small_hook_says_and_sends_what_pipectl_hook_does() {
             .to_string()),
         ),
         (
+            "a redirect",
+            to(&server(Some(
+                "HTTP/1.1 302 Found\r\nlocation: https://a:b@elsewhere/\r\ncontent-length: 0\r\n\r\n",
+            ))
+            .0
+            .to_string()),
+        ),
+        (
             "not signed in",
             to(&server(Some("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"))
                 .0

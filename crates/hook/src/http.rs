@@ -110,6 +110,20 @@ impl Address {
         if code.starts_with('2') {
             return Ok(());
         }
+        if code.starts_with('3') {
+            // A message that is signed for one server is sent to no other.
+            let location = |line: &str| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("location").then(|| value.trim().to_owned())
+            };
+            let to = head.lines().skip(1).find_map(location).unwrap_or_default();
+            let to: String = to.rsplit('@').next().unwrap_or_default().chars().take(200).collect();
+            return Err(format!(
+                "{:?} isn't the address of a server: it leads on to {to:?}; give the address where \
+                 the server itself answers",
+                self.base
+            ));
+        }
         Err(match error_message(body) {
             Some(message) => message,
             None if code == "401" => "you aren't signed in".to_owned(),
@@ -222,6 +236,11 @@ mod tests {
         assert_eq!(
             judge("HTTP/1.1 500 Internal Server Error\r\n\r\noops"),
             "http://127.0.0.1:1/hooks/git/a answered 500 Internal Server Error"
+        );
+        assert_eq!(
+            judge("HTTP/1.1 302 Found\r\nLocation: https://a:b@elsewhere/\r\n\r\n"),
+            "\"http://127.0.0.1:1\" isn't the address of a server: it leads on to \"elsewhere/\"; \
+             give the address where the server itself answers"
         );
         assert!(judge("SSH-2.0-x").starts_with("failed to reach http://127.0.0.1:1: "));
     }
