@@ -173,6 +173,9 @@ impl<'a> Checker<'_, 'a> {
                 continue;
             }
             let Some((text, span)) = self.text(value, "text") else { continue };
+            if !self.variable_is_free(name, (text, span)) {
+                continue;
+            }
             let Some(filled) = self.fill((text, span)) else { continue };
             if filled.contains('\0') || filled.len() > MAX_VALUE {
                 let message =
@@ -295,7 +298,10 @@ impl<'a> Checker<'_, 'a> {
         let words = self.items(field, "a word of the command", MAX_ITEMS);
         let words: Vec<_> =
             words.into_iter().filter_map(|word| self.text(word, "a word")).collect();
-        words.into_iter().filter_map(|word| Some(self.fill(word)?.into_owned())).collect()
+        words
+            .into_iter()
+            .filter_map(|word| self.word_is_free(word).then(|| word.0.to_owned()))
+            .collect()
     }
 
     pub(crate) fn duration(&mut self, field: Field<'_, 'a>) -> Option<Duration> {

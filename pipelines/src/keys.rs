@@ -23,6 +23,8 @@ pub struct Key {
     pub default: &'static str,
     /// What it does.
     pub doc: &'static str,
+    /// `${commit.…}` is filled into its text.
+    pub filled: bool,
 }
 
 const fn key(
@@ -31,7 +33,17 @@ const fn key(
     default: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key { name, form, default, doc }
+    Key { name, form, default, doc, filled: false }
+}
+
+/// A key whose text takes `${commit.…}`: never one that is executed.
+const fn filled(
+    name: &'static str,
+    form: &'static str,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key { name, form, default, doc, filled: true }
 }
 
 impl Section {
@@ -96,7 +108,7 @@ pub const JOB: Section = Section {
     path: "jobs.<name>",
     what: "a job",
     keys: &[
-        key(
+        filled(
             "image",
             "a container image",
             "required",
@@ -114,7 +126,7 @@ pub const JOB: Section = Section {
             "none",
             "Jobs and deploys that must have succeeded before.",
         ),
-        key(
+        filled(
             "env",
             "a map of text",
             "none",
@@ -133,13 +145,13 @@ pub const JOB: Section = Section {
             "Containers beside the job; steps reach them by host name once they are ready.",
         ),
         key("timeout", "a duration, `1s` to `24h`", "1h", "How long an attempt may take."),
-        key(
+        filled(
             "artifacts",
             "a path or a list of paths, with `*` and `**`",
             "none",
             "Files to keep when the job succeeds.",
         ),
-        key(
+        filled(
             "tests",
             "a path or a list of paths, with `*` and `**`",
             "none",
@@ -168,13 +180,13 @@ pub const STEP: Section = Section {
     keys: &[
         key("name", "text", "the script's first line", "What the log calls it."),
         key("run", "a script", "required", "What runs, by `/bin/sh -e`."),
-        key(
+        filled(
             "image",
             "a container image",
             "the job's",
             "An image of its own, on the same workspace.",
         ),
-        key("env", "a map of text", "none", "Environment besides the job's."),
+        filled("env", "a map of text", "none", "Environment besides the job's."),
         key("timeout", "a duration, `1s` to `24h`", "the job's", "How long this step may take."),
     ],
 };
@@ -184,19 +196,19 @@ pub const SERVICE: Section = Section {
     path: "jobs.<name>.services[]",
     what: "a service",
     keys: &[
-        key("image", "a container image", "required", "What runs; its entrypoint is kept."),
+        filled("image", "a container image", "required", "What runs; its entrypoint is kept."),
         key(
             "alias",
             "a host name",
             "the last part of the image's path",
             "The host name under which steps reach it.",
         ),
-        key("env", "a map of text", "none", "Its environment."),
+        filled("env", "a map of text", "none", "Its environment."),
         key(
             "command",
             "words, or a list of words",
             "the image's",
-            "Arguments in place of the image's own.",
+            "Arguments in place of the image's own. Nothing is filled in, `${…}` stays as it is.",
         ),
         key(
             "port",
@@ -218,7 +230,7 @@ pub const DEPLOY: Section = Section {
             "none",
             "Jobs and deploys that must have succeeded before.",
         ),
-        key(
+        filled(
             "release",
             "a path",
             "required",

@@ -7,7 +7,7 @@
 //! The stages are `yaml` (text to a tree that remembers where each key and value stood), `check`
 //! (tree to jobs and deploys, by the tables in [`keys`]), `graph` (names, cycles, releases) and the
 //! choice of deploys for the event. Absent on purpose: expressions, includes and templates. The only
-//! thing that is filled in is `${commit.…}`, and never in a script.
+//! thing that is filled in is `${commit.…}`, and never into what is executed.
 
 mod check;
 mod code;

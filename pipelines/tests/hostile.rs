@@ -146,6 +146,85 @@ fn text_from_strangers_reaches_neither_scripts_nor_the_terminal() {
 }
 
 #[test]
+fn nothing_is_filled_into_what_is_executed_whatever_the_key() {
+    for (what, job) in [
+        ("run", "run: 'echo ${commit.branch}'"),
+        ("a step", "run: [{name: a, run: 'echo ${commit.branch}'}]"),
+        (
+            "command",
+            "run: x\n    services: [{image: b, command: [sh, -c, 'echo ${commit.branch}']}]",
+        ),
+        ("a word", "run: x\n    services: [{image: b, command: ['${commit.author}']}]"),
+        ("the escape", "run: x\n    services: [{image: b, command: [sh, -c, 'echo $${HOME}']}]"),
+        ("BASH_ENV", "run: x\n    env: {BASH_ENV: '${commit.branch}'}"),
+        ("a step's variable", "run: [{run: x, env: {GIT_SSH_COMMAND: 'ssh ${commit.branch}'}}]"),
+        (
+            "a service's",
+            "run: x\n    services: [{image: b, env: {LD_PRELOAD: '${commit.branch}'}}]",
+        ),
+    ] {
+        let compiled = check(&format!("jobs:\n  a:\n    image: a\n    {job}\n"));
+        let found = &compiled.diagnostics[0];
+        assert_eq!((found.code, compiled.plan.is_none()), (Code::P216, true), "{what}");
+        assert!(found.line >= 4 && found.help.is_some(), "{what}: {found:?}");
+    }
+    // What a shell itself fills in stays as it is.
+    let text = "jobs:\n  a:\n    image: a\n    run: x\n    services: [{image: b, command: [sh, -c, 'echo ${HOME}']}]\n";
+    let plan = serde_json::to_string(&check(text).plan.unwrap()).unwrap();
+    assert!(plan.contains("echo ${HOME}"), "{plan}");
+}
+
+#[test]
+fn the_table_of_keys_tells_the_truth_about_what_is_filled_in() {
+    // A text for each key of a job, a step, a service and a deploy that may hold one.
+    let places = [
+        ("jobs.<name>", "image", "jobs: {a: {image: 'x:X', run: r}}"),
+        ("jobs.<name>", "run", "jobs: {a: {image: x, run: 'X'}}"),
+        ("jobs.<name>", "env", "jobs: {a: {image: x, run: r, env: {V: 'X'}}}"),
+        ("jobs.<name>", "artifacts", "jobs: {a: {image: x, run: r, artifacts: 'X'}}"),
+        ("jobs.<name>", "tests", "jobs: {a: {image: x, run: r, tests: 'X'}}"),
+        ("jobs.<name>.run[]", "name", "jobs: {a: {image: x, run: [{run: r, name: 'X'}]}}"),
+        ("jobs.<name>.run[]", "run", "jobs: {a: {image: x, run: [{run: 'X'}]}}"),
+        ("jobs.<name>.run[]", "image", "jobs: {a: {image: x, run: [{run: r, image: 'x:X'}]}}"),
+        ("jobs.<name>.run[]", "env", "jobs: {a: {image: x, run: [{run: r, env: {V: 'X'}}]}}"),
+        ("jobs.<name>.services[]", "image", "jobs: {a: {image: x, run: r, services: ['x:X']}}"),
+        (
+            "jobs.<name>.services[]",
+            "env",
+            "jobs: {a: {image: x, run: r, services: [{image: x, env: {V: 'X'}}]}}",
+        ),
+        (
+            "jobs.<name>.services[]",
+            "command",
+            "jobs: {a: {image: x, run: r, services: [{image: x, command: ['X']}]}}",
+        ),
+        (
+            "deploys.<name>",
+            "release",
+            "jobs: {a: {image: x, run: r, artifacts: 'X'}}\ndeploys: {d: {release: 'X', to: p/w, needs: a}}",
+        ),
+    ];
+    let sha = Context::example().sha;
+    for section in pipeyard_pipelines::keys::SECTIONS {
+        for key in section.keys {
+            let place =
+                places.iter().find(|(path, name, _)| *path == section.path && *name == key.name);
+            let Some((_, _, text)) = place else {
+                assert!(!key.filled, "{} {} has no example here", section.path, key.name);
+                continue;
+            };
+            let compiled = check(&text.replace('X', "${commit.sha}"));
+            let plan = compiled.plan.map(|plan| serde_json::to_string(&plan.nodes).unwrap());
+            let filled = plan.is_some_and(|plan| {
+                // The commit stands in a variable of every job by itself.
+                plan.replace(&format!("\"PIPEYARD_COMMIT\":\"{sha}\""), "").contains(&sha)
+            });
+            assert_eq!(filled, key.filled, "{} {}", section.path, key.name);
+        }
+    }
+}
+
+#[test]
 fn values_of_other_yaml_readers_do_not_change_their_meaning() {
     let text = "jobs:\n  no:\n    image: a\n    run: 'yes'\n    env: {COUNTRY: no, VERSION: 1.20, MODE: 010, BIG: 1e3, ON: on, T: true}\n";
     let compiled = check(text);

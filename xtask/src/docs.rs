@@ -59,7 +59,7 @@ fn pipeline() -> anyhow::Result<String> {
     out.push_str("## What is filled in\n\n");
     out.push_str(
         "`${commit.sha}`, `${commit.short}` (seven characters), `${commit.branch}` and \
-         `${commit.author}` are filled in under `image`, `env`, `command`, `artifacts`, `tests` and \
+         `${commit.author}` are filled in under `image`, `env`, `artifacts`, `tests` and \
          `release`. `$${` stands for the characters `${`. Nothing is filled into scripts: a branch or an \
          author is a stranger's text. Scripts find it in variables:\n\n| variable | value |\n|---|---|\n",
     );
@@ -94,9 +94,17 @@ fn keys(out: &mut String, section: &Section) -> anyhow::Result<()> {
         "" => "The file".to_owned(),
         path => format!("`{path}`"),
     };
-    write!(out, "### {title}\n\n| key | value | without it | |\n|---|---|---|---|\n")?;
+    write!(
+        out,
+        "### {title}\n\n| key | value | without it | `${{}}` | |\n|---|---|---|---|---|\n"
+    )?;
     for key in section.keys {
-        writeln!(out, "| `{}` | {} | {} | {} |", key.name, key.form, key.default, key.doc)?;
+        let filled = if key.filled { "yes" } else { "no" };
+        writeln!(
+            out,
+            "| `{}` | {} | {} | {filled} | {} |",
+            key.name, key.form, key.default, key.doc
+        )?;
     }
     out.push('\n');
     Ok(())
