@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use pipeyard_model::address::{CredentialUrl, may_listen};
+use pipeyard_model::{
+    address::{CredentialUrl, may_listen},
+    net::Allowed,
+};
 use serde::{Deserialize, Serialize};
 
 /// The server's settings.
@@ -30,6 +33,14 @@ pub struct ServerConfig {
     pub github_api: String,
     /// Receives a signed message for every failed run, deployment and incident.
     pub notify_url: Option<String>,
+    /// Allows repositories at private addresses, where companies have their forges. Link-local addresses
+    /// and metadata services are never dialed.
+    pub git_private: bool,
+    /// Allows repositories on this machine: loopback addresses and folders. If absent, only a server
+    /// that listens on loopback, without a proxy in front, allows them. What was added before stays.
+    pub git_local: Option<bool>,
+    /// The most that is fetched for the commit of a stranger's run, in bytes.
+    pub max_stranger_bytes: u64,
     /// Allows outgoing messages to loopback and private addresses.
     pub notify_private: bool,
     /// The largest artifact, in bytes.
@@ -62,6 +73,9 @@ impl Default for ServerConfig {
             trusted_proxy: false,
             github_api: "https://api.github.com".into(),
             notify_url: None,
+            git_private: true,
+            git_local: None,
+            max_stranger_bytes: 256 << 20,
             notify_private: false,
             max_artifact_bytes: 1 << 30,
             max_log_bytes: 4 << 30,
@@ -106,6 +120,13 @@ impl ServerConfig {
     #[must_use]
     pub fn is_reached_by_tls(&self) -> bool {
         self.trusted_proxy || self.tls_cert.is_some() || self.url().starts_with("https://")
+    }
+
+    /// Which remotes of repositories may be dialed.
+    #[must_use]
+    pub fn remotes_allowed(&self) -> Allowed {
+        let alone = self.listen.ip().is_loopback() && !self.trusted_proxy;
+        Allowed { private: self.git_private, local: self.git_local.unwrap_or(alone) }
     }
 
     /// How long logs and artifacts are kept; for ever if absent.

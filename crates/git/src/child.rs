@@ -72,6 +72,15 @@ impl Git {
         Self::by(shell, what, deadline)
     }
 
+    /// The same, and no file that it writes becomes larger than this: a pack is one file.
+    pub(crate) fn limited(what: &'static str, deadline: Duration, bytes: u64) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        // In blocks of 512 bytes.
+        shell.args(["-c", "ulimit -f \"$0\" && exec git \"$@\""]).arg((bytes / 512).to_string());
+        // Few objects would be written one by one otherwise.
+        Self::by(shell, what, deadline).config("fetch.unpackLimit", "1")
+    }
+
     fn by(mut command: Command, what: &'static str, deadline: Duration) -> Self {
         command
             .arg(what)
@@ -181,6 +190,9 @@ impl Git {
     /// Allows the remote's transport, and gives its credentials by the environment.
     pub(crate) fn remote(mut self, url: &RemoteUrl, credentials: Option<&Credentials>) -> Self {
         self = self.protocols(url.protocol());
+        if let Some(resolved) = url.resolved() {
+            self = self.config("http.curloptResolve", resolved);
+        }
         match credentials {
             Some(credentials) => self.basic_auth(&credentials.user, &credentials.password),
             None => self,

@@ -13,7 +13,7 @@ pub enum GitError {
     Remote {
         /// The remote, without credentials.
         remote: String,
-        /// What git said, its last lines.
+        /// What is known of it, in words that tell nothing of the network behind the server.
         message: String,
     },
     /// The child took longer than its deadline and was ended.
@@ -34,6 +34,14 @@ pub enum GitError {
         what: String,
         /// The limit.
         limit: usize,
+    },
+    /// A fetch brings more than it may.
+    #[error("{remote} sends more than {limit} bytes; nothing of it was kept")]
+    FetchTooLarge {
+        /// The remote, without credentials.
+        remote: String,
+        /// The limit.
+        limit: u64,
     },
     /// There is no `git` program.
     #[error("failed to start git: {0}. Install git 2.31 or newer")]
@@ -65,6 +73,7 @@ impl GitError {
             Self::TimedOut { .. } => "git_timed_out",
             Self::NoCommit(_) => "commit_not_found",
             Self::TooLarge { .. } => "too_large",
+            Self::FetchTooLarge { .. } => "fetch_too_large",
             Self::NoGit(_) => "git_missing",
             Self::Io { .. } => "git_io",
             Self::Repository { .. } => "repository_damaged",

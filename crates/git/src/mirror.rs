@@ -1,7 +1,8 @@
 //! A mirror: a bare repository that follows a remote's branches.
 //!
 //! Branches are copied as they are, forced pushes and removals included. A commit that a run needs
-//! is pinned by a ref of its own, `refs/pipeyard/<sha>`, so that it outlives them. Fetching, pinning
+//! is pinned by a ref of its own, `refs/pipeyard/<sha>`, so that it outlives them; a stranger's for a
+//! while only, by `refs/pipeyard/strangers/<sha>`. Fetching, pinning
 //! and maintenance write: one at a time for each mirror, which the owner sees to. Reading needs no
 //! lock. A mirror whose writer was killed heals by the next fetch.
 
@@ -15,7 +16,7 @@ use git2::Repository;
 use pipeyard_model::{Clock as _, SystemClock, Timestamp};
 
 use crate::{
-    Credentials, GitError, GitResult, RemoteKind, RemoteUrl, Sha, branch_of, check_ref,
+    Credentials, GitError, GitResult, RemoteUrl, Sha, branch_of, check_ref,
     child::{Git, Output},
 };
 
@@ -25,6 +26,10 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(15 * 60);
 const REFS_DEADLINE: Duration = Duration::from_secs(60);
 /// For repacking.
 const MAINTENANCE_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// The most that one fetch of a repository's branches brings.
+const FETCH_BYTES: u64 = 32 << 30;
+/// What git writes of a pack at a time, at most: so near to its limit comes a file.
+const BUFFER: u64 = 16 * 1024;
 /// The most that a remote's list of refs may have: over 300,000 of them.
 const REFS_BYTES: usize = 32 * 1024 * 1024;
 /// A lock file of this age belongs to a process that was killed: a living one holds it for moments.
@@ -79,20 +84,24 @@ impl Mirror {
     /// # Errors
     /// When the remote can't be reached in time; the mirror is then as before.
     pub async fn fetch(&self, url: &RemoteUrl, credentials: Option<&Credentials>) -> GitResult<()> {
-        self.fetch_refspec(url, credentials, "+refs/heads/*:refs/heads/*", true).await
+        let all = "+refs/heads/*:refs/heads/*";
+        self.fetch_refspec(url, credentials, all, true, FETCH_BYTES).await
     }
 
-    /// Fetches one commit that no branch may have, and pins it.
+    /// Fetches one commit that no branch may have. Nothing keeps it: see [`Self::pin`] and
+    /// [`Self::pin_stranger`].
     ///
     /// # Errors
-    /// When the remote can't be reached in time, or no longer has the commit.
+    /// When the remote can't be reached in time, no longer has the commit, or sends more than `limit`
+    /// bytes.
     pub async fn fetch_commit(
         &self,
         url: &RemoteUrl,
         credentials: Option<&Credentials>,
         sha: &Sha,
+        limit: u64,
     ) -> GitResult<()> {
-        self.fetch_refspec(url, credentials, &format!("+{sha}:{}", pin_name(sha)), false).await
+        self.fetch_refspec(url, credentials, sha.as_str(), false, limit).await
     }
 
     async fn fetch_refspec(
@@ -101,10 +110,11 @@ impl Mirror {
         credentials: Option<&Credentials>,
         refspec: &str,
         prune: bool,
+        limit: u64,
     ) -> GitResult<()> {
         let mut healed = false;
         loop {
-            let mut git = Git::new("fetch", FETCH_DEADLINE)
+            let mut git = Git::limited("fetch", FETCH_DEADLINE, limit)
                 .args([
                     "--quiet",
                     "--no-tags",
@@ -121,6 +131,12 @@ impl Mirror {
             let output = git.arg("--end-of-options").arg(url.as_str()).arg(refspec).run().await?;
             if output.status.success() {
                 return Ok(());
+            }
+            // A fetch that failed leaves what it had of a pack.
+            let path = self.path.clone();
+            let half = blocking(move || Ok(remove_half_packs(&path))).await?;
+            if half.saturating_add(BUFFER) >= limit {
+                return Err(GitError::FetchTooLarge { remote: url.to_string(), limit });
             }
             if !healed && output.stderr.contains(".lock") {
                 healed = true;
@@ -183,6 +199,53 @@ impl Mirror {
         .await
     }
 
+    /// Whether the commit can be reached from this branch, as the mirror has it.
+    ///
+    /// # Errors
+    /// When the mirror is damaged.
+    pub async fn branch_has(&self, branch: &str, sha: &Sha) -> GitResult<bool> {
+        let Some(tip) = self.branch(branch).await? else { return Ok(false) };
+        if tip == *sha {
+            return Ok(true);
+        }
+        let (tip, sha) = (tip.oid(), sha.oid());
+        self.read(move |repository| {
+            if repository.find_commit(sha).is_err() {
+                return Ok(false);
+            }
+            repository
+                .graph_descendant_of(tip, sha)
+                .map_err(|e| GitError::repository("walk the history", &e))
+        })
+        .await
+    }
+
+    /// The branches from which the commit can be reached, as the mirror has them; at most 1,000.
+    ///
+    /// # Errors
+    /// When git fails or takes too long.
+    pub async fn branches_with(&self, sha: &Sha) -> GitResult<Vec<String>> {
+        if !self.has_commit(sha).await? {
+            return Ok(Vec::new());
+        }
+        let output = Git::new("for-each-ref", REFS_DEADLINE)
+            .args(["--format=%(refname)", "--count=1000"])
+            .arg(format!("--contains={sha}"))
+            .arg("refs/heads/")
+            .repository(&self.path)
+            .max_output(REFS_BYTES)
+            .run()
+            .await?;
+        if !output.status.success() {
+            return Err(GitError::Repository {
+                what: "look for the commit's branches",
+                message: output.stderr,
+            });
+        }
+        let names = String::from_utf8_lossy(&output.stdout);
+        Ok(names.lines().filter_map(branch_of).map(str::to_owned).collect())
+    }
+
     /// Whether the mirror has the commit with its tree.
     ///
     /// # Errors
@@ -214,14 +277,57 @@ impl Mirror {
     /// # Errors
     /// When the mirror doesn't have the commit or can't be written to.
     pub async fn pin(&self, sha: &Sha) -> GitResult<()> {
+        self.pin_as(pin_name(sha), sha).await
+    }
+
+    async fn pin_as(&self, name: String, sha: &Sha) -> GitResult<()> {
         let sha = sha.clone();
         self.read(move |repository| {
             let commit =
                 repository.find_commit(sha.oid()).map_err(|_| GitError::NoCommit(sha.clone()))?;
             repository
-                .reference(&pin_name(&sha), commit.id(), true, "pin")
+                .reference(&name, commit.id(), true, "pin")
                 .map(drop)
                 .map_err(|e| GitError::repository("pin a commit", &e))
+        })
+        .await
+    }
+
+    /// Keeps a stranger's commit, until [`Self::unpin_stranger`].
+    ///
+    /// # Errors
+    /// When the mirror doesn't have the commit or can't be written to.
+    pub async fn pin_stranger(&self, sha: &Sha) -> GitResult<()> {
+        self.pin_as(stranger_name(sha), sha).await
+    }
+
+    /// The strangers' commits that are kept.
+    ///
+    /// # Errors
+    /// When the mirror is damaged.
+    pub async fn strangers(&self) -> GitResult<Vec<Sha>> {
+        self.read(|repository| {
+            let failed = |e: git2::Error| GitError::repository("list the mirror's refs", &e);
+            let mut pinned = Vec::new();
+            for reference in repository.references_glob(&format!("{STRANGERS}*")).map_err(failed)? {
+                pinned.extend(reference.map_err(failed)?.target().map(Sha::from));
+            }
+            Ok(pinned)
+        })
+        .await
+    }
+
+    /// Keeps a stranger's commit no longer.
+    ///
+    /// # Errors
+    /// When the mirror can't be written to.
+    pub async fn unpin_stranger(&self, sha: &Sha) -> GitResult<()> {
+        let name = stranger_name(sha);
+        self.read(move |repository| match repository.find_reference(&name) {
+            Ok(mut reference) => {
+                reference.delete().map_err(|e| GitError::repository("unpin a commit", &e))
+            }
+            Err(_) => Ok(()),
         })
         .await
     }
@@ -372,22 +478,80 @@ impl Drop for TemporaryFile {
     }
 }
 
-fn remote_error(url: &RemoteUrl, output: &Output) -> GitError {
-    let mut message = if output.stderr.is_empty() {
-        format!("git ended with {}", output.status)
-    } else {
-        output.stderr.clone()
-    };
-    // Redirects aren't followed: the credentials would go with them.
-    let moved = ["error: 301", "error: 302", "error: 307", "error: 308"];
-    if url.kind() == RemoteKind::Http && moved.iter().any(|code| message.contains(code)) {
-        message.push_str("; the repository has moved: add it again by its new address");
+/// Removes packs that a fetch didn't finish; answers the size of the largest. One that reaches the limit
+/// on files ended its fetch, whatever git says. Only while nobody else writes to the mirror.
+fn remove_half_packs(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path.join("objects/pack")) else { return 0 };
+    let mut largest = 0;
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("tmp_") {
+            largest = largest.max(entry.metadata().map_or(0, |data| data.len()));
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
-    GitError::Remote { remote: url.to_string(), message }
+    largest
+}
+
+/// What is said of a remote that can't be had. Git's and curl's own words tell of addresses and ports
+/// behind the server: they go into the log, and a person gets one of these sentences.
+fn remote_error(url: &RemoteUrl, output: &Output) -> GitError {
+    tracing::warn!(remote = %url, status = %output.status, said = output.stderr, "a remote can't be had");
+    GitError::Remote { remote: url.to_string(), message: remote_words(&output.stderr).to_owned() }
+}
+
+fn remote_words(stderr: &str) -> &'static str {
+    let said = |words: &[&str]| words.iter().any(|words| stderr.contains(words));
+    // Redirects aren't followed: the credentials would go with them, and the rule on addresses not.
+    if said(&["error: 301", "error: 302", "error: 307", "error: 308"]) {
+        "the repository has moved: add it again by its new address"
+    } else if said(&["Could not resolve", "Name or service not known", "not known"]) {
+        "its host has no address"
+    } else if said(&["Host key verification failed"]) {
+        "the host's SSH key isn't known to the server: add it to the server's known_hosts"
+    } else if said(&[
+        "Authentication failed",
+        "could not read Username",
+        "could not read Password",
+        "error: 401",
+        "error: 403",
+        "Permission denied",
+    ]) {
+        "it refuses these credentials, or asks for some"
+    } else if said(&["not our ref", "couldn't find remote ref", "no such remote ref"]) {
+        "it doesn't have that commit"
+    } else if said(&[
+        "not found",
+        "error: 404",
+        "does not appear to be a git repository",
+        "does not exist",
+        "No such file or directory",
+        "not a git repository",
+    ]) {
+        "there is no repository, or these credentials don't show it"
+    } else if said(&["SSL", "certificate", "TLS"]) {
+        "its TLS certificate isn't trusted, or it doesn't speak TLS"
+    } else if said(&[
+        "Failed to connect",
+        "Couldn't connect",
+        "Connection",
+        "timed out",
+        "unreachable",
+    ]) {
+        "nothing answers there"
+    } else {
+        "what answers there isn't a repository that git can read"
+    }
 }
 
 fn pin_name(sha: &Sha) -> String {
     format!("refs/pipeyard/{sha}")
+}
+
+/// Where strangers' commits are kept: apart from the others, because they aren't kept for ever.
+const STRANGERS: &str = "refs/pipeyard/strangers/";
+
+fn stranger_name(sha: &Sha) -> String {
+    format!("{STRANGERS}{sha}")
 }
 
 /// Removes lock files that a killed writer left; tells whether there were any.

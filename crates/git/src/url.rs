@@ -1,6 +1,6 @@
 //! Where a repository is fetched from, checked once at the edge.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 /// The text can't be a remote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,9 @@ pub struct RemoteUrl {
     kind: RemoteKind,
     text: String,
     host: String,
+    port: u16,
+    /// The addresses that its name was checked to lead to.
+    pinned: Vec<IpAddr>,
 }
 
 fn bad<T>(why: &'static str) -> Result<T, BadUrl> {
@@ -93,6 +96,10 @@ impl RemoteUrl {
         }
     }
 
+    fn new(kind: RemoteKind, text: String, host: String, port: u16) -> Self {
+        Self { kind, text, host, port, pinned: Vec::new() }
+    }
+
     fn local(path: &str) -> Result<Self, BadUrl> {
         if !path.starts_with('/') {
             return bad("a path on this machine must be absolute");
@@ -104,7 +111,7 @@ impl RemoteUrl {
         if trimmed.is_empty() {
             return bad("the root folder is not a repository");
         }
-        Ok(Self { kind: RemoteKind::Local, text: trimmed.to_owned(), host: String::new() })
+        Ok(Self::new(RemoteKind::Local, trimmed.to_owned(), String::new(), 0))
     }
 
     fn http(scheme: &str, rest: &str) -> Result<(Self, Option<Credentials>), BadUrl> {
@@ -113,7 +120,8 @@ impl RemoteUrl {
             Some((user_info, host)) => (Some(user_info), host),
             None => (None, authority),
         };
-        let host = checked_host(host_port)?;
+        let (host, port) = checked_host(host_port)?;
+        let port = port.unwrap_or(if scheme == "http" { 80 } else { 443 });
         if scheme == "http" && !pipeyard_model::address::is_loopback_host(&host) {
             return bad("plain http:// would send credentials in clear text; use https://");
         }
@@ -139,7 +147,7 @@ impl RemoteUrl {
             }
         };
         let text = format!("{scheme}://{host_port}/{path}");
-        Ok((Self { kind: RemoteKind::Http, text, host }, credentials))
+        Ok((Self::new(RemoteKind::Http, text, host, port), credentials))
     }
 
     fn ssh(rest: &str) -> Result<Self, BadUrl> {
@@ -153,11 +161,11 @@ impl RemoteUrl {
         if user.is_some_and(|user| !plain_user(user)) {
             return bad("an SSH user is a plain name; SSH uses the server's keys, not a password");
         }
-        let host = checked_host(host_port)?;
+        let (host, port) = checked_host(host_port)?;
         if path.is_empty() || path.starts_with('-') {
             return bad("it names no repository on the host");
         }
-        Ok(Self { kind: RemoteKind::Ssh, text: format!("ssh://{rest}"), host })
+        Ok(Self::new(RemoteKind::Ssh, format!("ssh://{rest}"), host, port.unwrap_or(22)))
     }
 
     fn scp(host: &str, path: &str) -> Result<Self, BadUrl> {
@@ -168,11 +176,11 @@ impl RemoteUrl {
         if name.contains(':') {
             return bad("it has two ports");
         }
-        let name = checked_host(name)?;
+        let (name, _) = checked_host(name)?;
         if path.is_empty() || path.starts_with('-') {
             return bad("it names no repository on the host");
         }
-        Ok(Self { kind: RemoteKind::Ssh, text: format!("{host}:{path}"), host: name })
+        Ok(Self::new(RemoteKind::Ssh, format!("{host}:{path}"), name, 22))
     }
 
     /// How it is reached.
@@ -191,6 +199,34 @@ impl RemoteUrl {
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {
         (self.kind == RemoteKind::Local).then(|| PathBuf::from(&self.text))
+    }
+
+    /// Host and port, if it is reached over a network.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        (self.kind != RemoteKind::Local).then_some((self.host.as_str(), self.port))
+    }
+
+    /// The same, dialed at these addresses only, where HTTP is spoken: its name was looked up, and they
+    /// were found good.
+    #[must_use]
+    pub fn pinned(mut self, addresses: Vec<IpAddr>) -> Self {
+        self.pinned = addresses;
+        self
+    }
+
+    /// What curl is told of its name: `host:port:address,address`.
+    pub(crate) fn resolved(&self) -> Option<String> {
+        let literal = self.host.parse::<IpAddr>().is_ok();
+        if self.kind != RemoteKind::Http || self.pinned.is_empty() || literal {
+            return None;
+        }
+        let addresses = self.pinned.iter().map(|address| match address {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("[{v6}]"),
+        });
+        let addresses = addresses.collect::<Vec<_>>().join(",");
+        Some(format!("{}:{}:{addresses}", self.host, self.port))
     }
 
     /// Whether it lives on github.com.
@@ -223,8 +259,8 @@ impl fmt::Display for RemoteUrl {
     }
 }
 
-/// The host of `host[:port]`, in the alphabet of host names and addresses.
-fn checked_host(host_port: &str) -> Result<String, BadUrl> {
+/// Host and port of `host[:port]`, in the alphabet of host names and addresses.
+fn checked_host(host_port: &str) -> Result<(String, Option<u16>), BadUrl> {
     let (host, port) = if let Some(rest) = host_port.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {
             return bad("its IPv6 address has no end");
@@ -232,21 +268,25 @@ fn checked_host(host_port: &str) -> Result<String, BadUrl> {
         if address.parse::<std::net::Ipv6Addr>().is_err() {
             return bad("its host is not an IPv6 address");
         }
-        (address, port.strip_prefix(':').or(port.is_empty().then_some("443")))
+        match port.strip_prefix(':') {
+            Some(port) => (address, Some(port)),
+            None if port.is_empty() => (address, None),
+            None => return bad("its port is not a number from 0 to 65535"),
+        }
     } else {
         match host_port.split_once(':') {
             Some((host, port)) => (host, Some(port)),
-            None => (host_port, Some("443")),
+            None => (host_port, None),
         }
     };
-    if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+    let Ok(port) = port.map(str::parse::<u16>).transpose() else {
         return bad("its port is not a number from 0 to 65535");
-    }
+    };
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
     if host.is_empty() || host.starts_with(['-', '.']) || !host.bytes().all(plain) {
         return bad("its host is not a host name");
     }
-    Ok(host.to_owned())
+    Ok((host.to_owned(), port))
 }
 
 fn plain_user(user: &str) -> bool {

@@ -16,7 +16,9 @@ use crate::{
     AppState,
     error::{ApiResult, Failure},
     http::auth::Auth,
-    mirror, tasks, tokens,
+    mirror,
+    outgoing::address::check_remote,
+    tasks, tokens,
 };
 
 /// In front of a webhook's secret.
@@ -73,6 +75,9 @@ async fn add(
     if state.store.repo_by_name(&name).await?.is_some() {
         return Err(taken(&name));
     }
+    let url = check_remote(&state.config, url, false).await.map_err(|refused| {
+        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, refused.code(), refused.to_string())
+    })?;
     let refs = pipeyard_git::remote_refs(&url, credentials.as_ref()).await.map_err(|e| {
         Failure::new(StatusCode::UNPROCESSABLE_ENTITY, e.code(), e.to_string())
             .hint("check the address; for a private repository put user and token into it: https://USER:TOKEN@host/path")

@@ -15,8 +15,7 @@ use std::{
 use pipeyard_model::RepoId;
 
 pub use remote::{
-    MirrorError, ask_for, fetch, hook_secret_purpose, open, remote_refs, seal_credentials,
-    with_commit,
+    MirrorError, admit, ask_for, fetch, hook_secret_purpose, open, remote_refs, seal_credentials,
 };
 
 /// Where the mirrors are and who writes to them.

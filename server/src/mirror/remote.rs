@@ -4,7 +4,11 @@ use pipeyard_git::{BadUrl, Credentials, GitError, Mirror, RemoteRefs, RemoteUrl,
 use pipeyard_model::RepoId;
 use pipeyard_store::repos::Repo;
 
-use crate::{AppState, seal::Seal};
+use crate::{
+    AppState,
+    outgoing::address::{Refused, check_remote},
+    seal::Seal,
+};
 
 /// Why a repository's history can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +19,9 @@ pub enum MirrorError {
     /// The address in the database isn't one any more.
     #[error(transparent)]
     Url(#[from] BadUrl),
+    /// It may not be dialed.
+    #[error(transparent)]
+    Address(#[from] Refused),
     /// Another master key sealed its credentials.
     #[error(
         "the repository's credentials can't be opened with this installation's key; add it again"
@@ -29,6 +36,7 @@ impl MirrorError {
         match self {
             Self::Git(error) => error.code(),
             Self::Url(_) => "remote_invalid",
+            Self::Address(refused) => refused.code(),
             Self::Credentials => "credentials_unreadable",
         }
     }
@@ -52,8 +60,13 @@ pub fn seal_credentials(seal: &Seal, repo: RepoId, credentials: &Credentials) ->
     seal.seal(&credentials_purpose(repo), plain.as_bytes())
 }
 
-fn remote(state: &AppState, repo: &Repo) -> Result<(RemoteUrl, Option<Credentials>), MirrorError> {
+async fn remote(
+    state: &AppState,
+    repo: &Repo,
+) -> Result<(RemoteUrl, Option<Credentials>), MirrorError> {
     let (url, _) = RemoteUrl::parse(&repo.url)?;
+    // At every fetch: a name may lead elsewhere by now.
+    let url = check_remote(&state.config, url, true).await?;
     let Some(sealed) = &repo.credentials else { return Ok((url, None)) };
     let plain = state
         .seal
@@ -69,7 +82,7 @@ fn remote(state: &AppState, repo: &Repo) -> Result<(RemoteUrl, Option<Credential
 /// # Errors
 /// When it can't be reached.
 pub async fn remote_refs(state: &AppState, repo: &Repo) -> Result<RemoteRefs, MirrorError> {
-    let (url, credentials) = remote(state, repo)?;
+    let (url, credentials) = remote(state, repo).await?;
     Ok(pipeyard_git::remote_refs(&url, credentials.as_ref()).await?)
 }
 
@@ -86,36 +99,14 @@ pub async fn open(state: &AppState, repo: RepoId) -> Result<Mirror, MirrorError>
 /// # Errors
 /// When the remote can't be reached.
 pub async fn fetch(state: &AppState, repo: &Repo) -> Result<Mirror, MirrorError> {
-    let (url, credentials) = remote(state, repo)?;
+    let (url, credentials) = remote(state, repo).await?;
     let _only_writer = state.mirrors.write_lock(repo.id).await;
     let mirror = open(state, repo.id).await?;
     mirror.fetch(&url, credentials.as_ref()).await?;
     Ok(mirror)
 }
 
-/// The mirror with this commit in it, pinned, so that it stays whatever is pushed. Fetches only if
-/// the commit is missing.
-///
-/// # Errors
-/// When the remote can't be reached. [`GitError::NoCommit`] when it can and doesn't have it.
-pub async fn with_commit(state: &AppState, repo: &Repo, sha: &Sha) -> Result<Mirror, MirrorError> {
-    let mirror = open(state, repo.id).await?;
-    if !mirror.has_commit(sha).await? {
-        let (url, credentials) = remote(state, repo)?;
-        let _only_writer = state.mirrors.write_lock(repo.id).await;
-        // Somebody else may have fetched it in the meantime.
-        if !mirror.has_commit(sha).await? {
-            mirror.fetch(&url, credentials.as_ref()).await?;
-        }
-        if !mirror.has_commit(sha).await? {
-            fetch_one(&mirror, &url, credentials.as_ref(), sha).await?;
-        }
-    }
-    mirror.pin(sha).await?;
-    Ok(mirror)
-}
-
-/// Brings one commit into the mirror that none of the remote's branches has.
+/// Brings one commit into the mirror that none of the remote's branches has. Nothing keeps it there.
 ///
 /// # Errors
 /// When the remote can't be reached. [`GitError::NoCommit`] when it can and doesn't have it.
@@ -124,21 +115,22 @@ pub async fn ask_for(state: &AppState, repo: &Repo, sha: &Sha) -> Result<(), Mir
     if mirror.has_commit(sha).await? {
         return Ok(());
     }
-    let (url, credentials) = remote(state, repo)?;
+    let (url, credentials) = remote(state, repo).await?;
     let _only_writer = state.mirrors.write_lock(repo.id).await;
-    fetch_one(&mirror, &url, credentials.as_ref(), sha).await
-}
-
-/// A forced push took the commit from its branch, or it belongs to a pull request.
-async fn fetch_one(
-    mirror: &Mirror,
-    url: &RemoteUrl,
-    credentials: Option<&Credentials>,
-    sha: &Sha,
-) -> Result<(), MirrorError> {
-    match mirror.fetch_commit(url, credentials, sha).await {
+    let limit = state.config.max_stranger_bytes;
+    match mirror.fetch_commit(&url, credentials.as_ref(), sha, limit).await {
         Ok(()) => Ok(()),
         Err(GitError::Remote { .. }) => Err(GitError::NoCommit(sha.clone()).into()),
         Err(other) => Err(other.into()),
     }
+}
+
+/// Brings a stranger's commit into the mirror, now that a person has approved its run, and keeps it
+/// while the run is of interest.
+///
+/// # Errors
+/// When the remote can't be reached or doesn't have the commit.
+pub async fn admit(state: &AppState, repo: &Repo, sha: &Sha) -> Result<(), MirrorError> {
+    ask_for(state, repo, sha).await?;
+    Ok(open(state, repo.id).await?.pin_stranger(sha).await?)
 }

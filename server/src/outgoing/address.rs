@@ -1,9 +1,18 @@
-//! Where a notification may go: to public addresses, by TLS. A name is resolved once and the
-//! connection is pinned to what was checked, so that it can't point elsewhere a moment later.
+//! Where what goes out may go: notifications to public addresses, by TLS; repositories are fetched from
+//! what the administrator allows (`pipeyard_model::net`). A name is resolved once and the connection is
+//! pinned to what was checked, so that it can't point elsewhere a moment later.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use pipeyard_git::{RemoteKind, RemoteUrl};
+use pipeyard_model::net::{Reach, reach};
 use reqwest::Url;
+
+use crate::ServerConfig;
 
 /// The addresses that `url` leads to, each of them checked.
 ///
@@ -28,6 +37,10 @@ pub(super) async fn check(url: &Url, private: bool) -> Result<Vec<SocketAddr>, R
     if !private && found.iter().any(|address| !is_public(address.ip())) {
         return Err(Refused::Private(host.to_owned()));
     }
+    if found.iter().any(|address| reach(address.ip()) == Reach::Never) {
+        let what = "a link-local or reserved address, which is never dialed";
+        return Err(Refused::Remote(host.to_owned(), what));
+    }
     // A private network is somebody's own; the rest of the world reads along.
     if url.scheme() == "http" && found.iter().any(|address| is_public(address.ip())) {
         return Err(Refused::Scheme);
@@ -35,9 +48,9 @@ pub(super) async fn check(url: &Url, private: bool) -> Result<Vec<SocketAddr>, R
     Ok(found)
 }
 
-/// Why a notification may not go there.
+/// Why something may not go there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub enum Refused {
     /// Only https, or http to private addresses where those are allowed.
     #[error(
         "notify_url must begin with https://, unless it leads to a private network and notify_private says so"
@@ -52,89 +65,144 @@ pub(super) enum Refused {
     /// It leads into a network that outsiders can't see.
     #[error("{0} leads to a private address; set notify_private if that is meant")]
     Private(String),
+    /// A repository's remote isn't one that may be dialed.
+    #[error("{0} leads to {1}")]
+    Remote(String, &'static str),
 }
 
-/// Whether anybody on the internet can reach this address.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => is_public_v6(v6),
-    }
-}
-
-fn is_public_v4(v4: Ipv4Addr) -> bool {
-    let [a, b, c, _] = v4.octets();
-    !(v4.is_private()
-        || v4.is_loopback()
-        || v4.is_link_local()
-        || v4.is_multicast()
-        || v4.is_documentation()
-        || a == 0
-        || a >= 240
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 198 && (b == 18 || b == 19)))
-}
-
-fn is_public_v6(v6: Ipv6Addr) -> bool {
-    let parts = v6.segments();
-    let embedded = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        is_public_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match parts {
-        // ::, ::1 and IPv4 in its mapped and compatible forms
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => high != 0 && embedded(high, low),
-        // NAT64 and 6to4
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
-        // documentation, Teredo, local NAT64
-        [0x2001, 0xdb8 | 0, ..] | [0x64, 0xff9b, 1, ..] => false,
-        // unique local, link local, site local, multicast
-        [first, ..] => {
-            !(matches!(first >> 8, 0xfc | 0xfd | 0xff) || matches!(first >> 6, 0x3fa | 0x3fb))
+impl Refused {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unresolved(_) => "remote_unreachable",
+            Self::Scheme | Self::NoHost | Self::Private(_) | Self::Remote(..) => "remote_refused",
         }
     }
+}
+
+/// For looking a name up.
+const LOOKUP: Duration = Duration::from_secs(10);
+
+/// Checks where a repository is fetched from, and pins its name to the addresses that were checked. A
+/// proxy of the environment looks names up by itself: what can't be resolved here is left to it, and so
+/// is a name that only SSH's own configuration knows. `known` is a repository that was added before: a
+/// folder or a loopback address among them goes on.
+///
+/// # Errors
+/// When the address may not be dialed.
+pub(crate) async fn check_remote(
+    config: &ServerConfig,
+    url: RemoteUrl,
+    known: bool,
+) -> Result<RemoteUrl, Refused> {
+    let mut allowed = config.remotes_allowed();
+    if let Some(folder) = url.local_path() {
+        return check_folder(config, &folder, known || allowed.local).await.map(|()| url);
+    }
+    let Some((host, port)) = url.host_and_port() else { return Err(Refused::NoHost) };
+    // An address of this machine that an administrator wrote out goes on; a name that leads here doesn't.
+    allowed.local |= known && host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let looked = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((bare.as_str(), port))).await;
+    let found: Vec<IpAddr> = match looked {
+        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    };
+    if found.is_empty() {
+        let elsewhere = url.kind() == RemoteKind::Ssh || proxied();
+        return if elsewhere { Ok(url) } else { Err(Refused::Unresolved(bare.clone())) };
+    }
+    // All of them: nobody knows which one is taken.
+    if let Some(bad) = found.iter().find(|address| !allowed.dial(**address)) {
+        return Err(Refused::Remote(
+            bare.clone(),
+            match reach(*bad) {
+                Reach::Loopback => "this machine; the administrator can allow that by git_local",
+                Reach::Private | Reach::Public => {
+                    "a private address; the administrator can allow that by git_private"
+                }
+                Reach::Never => "a link-local or reserved address, which is never dialed",
+            },
+        ));
+    }
+    Ok(url.pinned(found))
+}
+
+/// A folder on this machine: one that the administrator may name, and never one of the server's own.
+async fn check_folder(config: &ServerConfig, folder: &Path, allowed: bool) -> Result<(), Refused> {
+    let name = || folder.display().to_string();
+    if !allowed {
+        return Err(Refused::Remote(
+            name(),
+            "a folder on the server's machine; the administrator can allow that by git_local",
+        ));
+    }
+    let real = |path: PathBuf| async move { tokio::fs::canonicalize(&path).await.unwrap_or(path) };
+    let (folder, data) = (real(folder.to_owned()).await, real(config.data_dir.clone()).await);
+    if folder.starts_with(&data) {
+        return Err(Refused::Remote(name(), "the server's own data"));
+    }
+    Ok(())
+}
+
+fn proxied() -> bool {
+    ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+fn is_public(address: IpAddr) -> bool {
+    reach(address) == Reach::Public
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_addresses_that_everybody_can_reach_are_public() {
-        for public in ["1.1.1.1", "100.128.0.1", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"]
-        {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
-        for private in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "0.0.0.0",
-            "100.64.0.1",
-            "192.0.0.8",
-            "198.18.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "203.0.113.1",
-            "::",
-            "::1",
-            "fc00::1",
-            "fd12::1",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-            "2001:db8::1",
-            "::ffff:127.0.0.1",
-            "::ffff:169.254.169.254",
-            "::7f00:1",
-            "64:ff9b::a00:1",
-            "2002:a00:1::",
+    #[tokio::test]
+    async fn a_remote_is_what_the_administrator_allows_and_never_a_metadata_service() {
+        let alone = ServerConfig::default();
+        let shared = ServerConfig { trusted_proxy: true, ..Default::default() };
+        let asked = ServerConfig { git_local: Some(true), ..shared.clone() };
+        let closed = ServerConfig { git_private: false, ..Default::default() };
+        let check = async |config: &ServerConfig, text: &str| {
+            let (url, _) = RemoteUrl::parse(text).unwrap();
+            check_remote(config, url, false).await.is_ok()
+        };
+        for never in [
+            "https://169.254.169.254/latest",
+            "https://[fe80::1]/x",
+            "https://[::ffff:169.254.169.254]/x",
+            "https://0.0.0.0/x",
+            "ssh://git@169.254.169.254/x",
+            "git@169.254.169.254:x",
+            "https://2852039166/x",
         ] {
-            assert!(!is_public(private.parse().unwrap()), "{private}");
+            assert!(!check(&alone, never).await && !check(&asked, never).await, "{never}");
         }
+        for here in [
+            "http://127.0.0.1:9/x",
+            "https://localhost/x",
+            "https://[::1]/x",
+            "https://2130706433/x",
+            "/srv/git/shop.git",
+        ] {
+            assert!(check(&alone, here).await && check(&asked, here).await, "{here}");
+            assert!(!check(&shared, here).await, "{here}");
+        }
+        assert!(
+            check(&alone, "https://10.0.0.1/x").await
+                && !check(&closed, "https://10.0.0.1/x").await
+        );
+        let own = ServerConfig { data_dir: "/srv/git".into(), ..Default::default() };
+        assert!(
+            !check(&own, "/srv/git/mirrors/1.git").await,
+            "its own mirrors are nobody's remote"
+        );
+        // What was added before goes on, whatever the setting is now.
+        let (folder, _) = RemoteUrl::parse("/srv/git/shop.git").unwrap();
+        assert!(check_remote(&shared, folder, true).await.is_ok());
     }
 
     #[tokio::test]

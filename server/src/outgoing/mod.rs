@@ -3,7 +3,7 @@
 //! Nothing here decides when; the outbox's task does. An answer's body is never kept or shown, so
 //! that a message can't be used to read from where the server stands.
 
-mod address;
+pub mod address;
 mod github;
 mod webhook;
 

@@ -67,9 +67,10 @@ pub(super) async fn send(
         let problem = refused.to_string();
         match refused {
             address::Refused::Unresolved(_) => Undelivered::Later(problem, None),
-            address::Refused::Scheme | address::Refused::NoHost | address::Refused::Private(_) => {
-                Undelivered::Never(problem)
-            }
+            address::Refused::Scheme
+            | address::Refused::NoHost
+            | address::Refused::Private(_)
+            | address::Refused::Remote(..) => Undelivered::Never(problem),
         }
     })?;
     let id = format!("msg_{}", id.0.simple());

@@ -15,12 +15,13 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use pipeyard_api::views::Event;
-use pipeyard_git::{RemoteRefs, Sha};
+use pipeyard_git::{Mirror, RemoteRefs, Sha};
 use pipeyard_model::RepoId;
 use pipeyard_store::{
     StoreResult,
     intake::{Accepted, COMPARISON, Disposition, NewDelivery, NewRunRequest},
     repos::{Forge, Repo},
+    runs::RunFilter,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -155,11 +156,42 @@ pub async fn maintain(state: &AppState) -> StoreResult<()> {
             continue;
         }
         let kept = match mirror::open(state, id).await {
-            Ok(mirror) => mirror.maintain().await.map_err(Into::into),
+            Ok(mirror) => {
+                forget_strangers(state, id, &mirror).await?;
+                mirror.maintain().await.map_err(Into::into)
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = kept {
             tracing::warn!(repo = %id, %error, "a mirror couldn't be repacked");
+        }
+    }
+    Ok(())
+}
+
+/// Strangers' commits are kept so long after the last run of them has ended.
+const STRANGERS: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Keeps strangers' commits no longer whose runs ended long ago. A rerun fetches them again.
+async fn forget_strangers(state: &AppState, repo: RepoId, mirror: &Mirror) -> StoreResult<()> {
+    let pinned = match mirror.strangers().await {
+        Ok(pinned) => pinned,
+        Err(error) => {
+            tracing::warn!(repo = %repo, %error, "a mirror's refs can't be read");
+            return Ok(());
+        }
+    };
+    let long_ago = state.clock.now() - STRANGERS;
+    for sha in pinned {
+        let commit = Some(sha.to_string());
+        let filter = RunFilter { repo: Some(repo), commit, limit: 200, ..RunFilter::default() };
+        let runs = state.store.runs(filter).await?;
+        if runs.iter().any(|run| run.finished_at.is_none_or(|end| end > long_ago)) {
+            continue;
+        }
+        let _only_writer = state.mirrors.write_lock(repo).await;
+        if let Err(error) = mirror.unpin_stranger(&sha).await {
+            tracing::warn!(repo = %repo, %error, "a commit can't be unpinned");
         }
     }
     Ok(())
@@ -258,6 +290,7 @@ async fn make_up(state: &AppState, ripe: &[(Repo, Difference)]) -> StoreResult<u
                 delivery: uuid::Uuid::now_v7().to_string(),
                 event: COMPARISON.into(),
                 body: Vec::new(),
+                body_hash: None,
                 received_at: state.clock.now(),
                 disposition: Disposition::Requests(vec![request]),
             })
