@@ -229,8 +229,9 @@ async fn log(
         let client = pipeyard.client();
         let body = pipeyard_api::views::SetSecret {
             value: format!("a-secret-value-{n}-{:x}", n * 7919 + 13),
+            ..Default::default()
         };
-        let _: Value = client.put(&format!("/api/secrets/{name}"), &body).await?;
+        let _: Value = client.put(&format!("/api/secrets/{name}?all_repos=true"), &body).await?;
     }
     // Written by `cat`: what makes the lines (`tr`, `fold`) takes longer than all that carries them.
     repo.write("lines", &floors::a_megabyte_of_lines());

@@ -148,11 +148,12 @@ fn run(repo: RepoId, now: Timestamp) -> anyhow::Result<NewRun> {
         author: "Ada".into(),
         forge_user: None,
         started_by: None,
+        origin: pipeyard_model::origin::Origin::Branch("main".into()),
+        overtaken: false,
         received_at: now,
         content: RunContent::Plan {
             plan: Plan { pipeline: "pipeyard".into(), nodes: vec![node] },
             diagnostics: Vec::new(),
-            held: false,
         },
     })
 }

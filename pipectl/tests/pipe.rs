@@ -246,9 +246,17 @@ fn the_exit_code_tells_what_happened() {
 #[test]
 fn secrets_go_in_by_standard_input_and_never_come_out() {
     let yard = Yard::start();
-    let set = run(yard.command(&["secrets", "set", "TOKEN", "--stdin"]), "correct horse\n");
-    assert_eq!((set.exit, set.out.as_str(), set.err.as_str()), (0, "", "TOKEN is set\n"));
-    let short = run(yard.command(&["secrets", "set", "SHORT"]), "1234567\n");
+    let set = run(
+        yard.command(&["secrets", "set", "TOKEN", "--all-repos", "--stdin"]),
+        "correct horse\n",
+    );
+    assert_eq!(
+        (set.exit, set.out.as_str(), set.err.as_str()),
+        (0, "", "TOKEN is set for all repositories: every branch\n")
+    );
+    let unsaid = run(yard.command(&["secrets", "set", "OPEN", "--stdin"]), "correct horse\n");
+    assert!(unsaid.exit == 2 && unsaid.err.contains("--all-repos"), "{}", unsaid.err);
+    let short = run(yard.command(&["secrets", "set", "SHORT", "--all-repos"]), "1234567\n");
     assert_eq!(short.exit, 2);
     assert!(short.err.starts_with("error[secret_too_short]"), "{}", short.err);
     let list = yard.run(&["secrets", "list", "-o", "text"]);
@@ -259,8 +267,8 @@ fn secrets_go_in_by_standard_input_and_never_come_out() {
     }
     let audit = yard.run(&["audit", "--query", "[0].[actor,action,target]", "-o", "text"]);
     assert_eq!(audit.out, "admin\nsecret.set\nTOKEN\n");
-    assert_eq!(yard.run(&["secrets", "rm", "TOKEN"]).exit, 0);
-    assert_eq!(yard.run(&["secrets", "rm", "TOKEN"]).exit, 5);
+    assert_eq!(yard.run(&["secrets", "rm", "TOKEN", "--all-repos"]).exit, 0);
+    assert_eq!(yard.run(&["secrets", "rm", "TOKEN", "--all-repos"]).exit, 5);
     // The profile holds a token: nobody else may read it.
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(yard.path("profiles.toml")).unwrap().permissions().mode();

@@ -29,6 +29,7 @@ pub async fn boot(config: ServerConfig) -> anyhow::Result<AppState> {
         .with_context(|| format!("failed to open {}", file.display()))?;
     let installation = store.installation();
     let store: Arc<dyn Store> = Arc::new(store);
+    tell_of_limited_secrets(&*store).await?;
     // Before anything is sealed by a key that was made up anew.
     let seal = keys::open(store.as_ref(), &config).await?;
     AppState::with_seal(store, clock, config, installation, seal)
@@ -51,6 +52,25 @@ fn refuse_lost(data: &Path, database: &Path) -> anyhow::Result<()> {
              folder to begin anew",
             database.display(),
             data.join(found).display()
+        );
+    }
+    Ok(())
+}
+
+/// Secrets of all repositories were for every branch once. Said at every start until each has been set
+/// again or removed: a job elsewhere ends with `secret_not_for_branch`.
+async fn tell_of_limited_secrets(store: &dyn Store) -> anyhow::Result<()> {
+    let secrets = store.secrets().await.context("failed to read the secrets")?;
+    let names: Vec<_> = secrets
+        .iter()
+        .filter(|secret| secret.limited_by_upgrade)
+        .map(|secret| secret.name.as_str())
+        .collect();
+    if !names.is_empty() {
+        tracing::warn!(
+            secrets = names.join(", "),
+            "secrets of all repositories are for default branches only since the upgrade; set them \
+             again with --repo or --all-repos, and --branch where other branches need them"
         );
     }
     Ok(())

@@ -140,8 +140,8 @@ export const runners = [
 ];
 
 export const secrets = [
-  { name: 'DATABASE_PASSWORD', repo: 'shop', updated_at: at(-86400 * 3), used_at: at(2400) },
-  { name: 'DEPLOY_KEY', repo: null, updated_at: at(-86400 * 40), used_at: null },
+  { name: 'DATABASE_PASSWORD', repo: 'shop', branches: ['main'], default_branch_only: false, events: ['push'], scope: 'main; push', limited_by_upgrade: false, updated_at: at(-86400 * 3), used_at: at(2400) },
+  { name: 'DEPLOY_KEY', repo: null, branches: [], default_branch_only: true, events: [], scope: 'the default branch', limited_by_upgrade: true, updated_at: at(-86400 * 40), used_at: null },
 ];
 
 const ESC = '\u001b';

@@ -150,9 +150,11 @@ async function handle(state, request, response) {
     const repo = q.get('repo');
     state.secrets = state.secrets.filter((s) => !(s.name === m[1] && s.repo === repo));
     if (method === 'PUT') {
-      const { value } = await bodyOf(request);
+      const { value, branches = [] } = await bodyOf(request);
+      if (repo === null && q.get('all_repos') !== 'true') throw new Refused(400, 'secret_scope_missing', 'say whose the secret is');
       if (value.length < 8) throw new Refused(400, 'secret_too_short', 'A secret has at least 8 bytes, so that masking it doesn’t eat ordinary words.');
-      state.secrets.push({ name: m[1], repo, updated_at: new Date().toISOString(), used_at: null });
+      const scope = branches.length > 0 ? branches.join(', ') : 'every branch';
+      state.secrets.push({ name: m[1], repo, branches, default_branch_only: false, events: [], scope, limited_by_upgrade: false, updated_at: new Date().toISOString(), used_at: null });
     }
     return send(response, 204);
   }

@@ -310,12 +310,14 @@ test('a secret goes in, is refused when short, and never comes out', async () =>
   await open('/secrets');
   await page.getByRole('button', { name: 'Set a secret' }).click();
   await dialog().getByLabel('Name').fill('API_KEY');
+  await dialog().getByLabel('For').selectOption('shop');
+  await dialog().getByLabel('Branches').fill('main, release/*');
   await dialog().getByLabel('Value').fill('short');
   await dialog().getByRole('button', { name: 'Set' }).click();
   await dialog().getByText('at least 8 bytes').last().waitFor();
   await dialog().getByLabel('Value').fill('a-long-secret-value');
   await dialog().getByRole('button', { name: 'Set' }).click();
-  await page.locator('tr', { hasText: 'API_KEY' }).waitFor();
+  await page.locator('tr', { hasText: 'API_KEY' }).getByText('main, release/*').waitFor();
   assert.ok(!(await page.content()).includes('a-long-secret-value'));
   await page.locator('tr', { hasText: 'API_KEY' }).getByRole('button', { name: 'Remove' }).click();
   await dialog().getByRole('button', { name: 'Remove API_KEY' }).click();

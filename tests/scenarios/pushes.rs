@@ -128,7 +128,7 @@ async fn a_secret_reaches_the_step_and_nothing_else() {
     let file = pipeyard.path("secret.txt");
     std::fs::write(&file, secret).expect("write the secret");
     let set = std::process::Command::new(pipeyard_tests::installation::pipectl())
-        .args(["secrets", "set", "PASSWORD", "--stdin"])
+        .args(["secrets", "set", "PASSWORD", "--all-repos", "--stdin"])
         .env("XDG_CONFIG_HOME", pipeyard.path("config"))
         .stdin(std::fs::File::open(&file).expect("open the secret"))
         .output()

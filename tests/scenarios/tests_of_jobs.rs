@@ -49,7 +49,10 @@ async fn told(executor: &'static str, image: &str) {
     let secret = "hunter2-of-the-shop";
     let client = pipeyard.client();
     let body = json!({ "value": secret });
-    client.put::<_, Value>("/api/secrets/SHOP_TOKEN", &body).await.expect("the secret is kept");
+    client
+        .put::<_, Value>("/api/secrets/SHOP_TOKEN?all_repos=true", &body)
+        .await
+        .expect("the secret is kept");
     repo.write("report.xml", REPORT);
     let sha = repo.push_pipeline(&pipeline(image));
     let run = pipeyard.finished_run(&sha, SOON).await;

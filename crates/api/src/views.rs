@@ -16,8 +16,9 @@
 //! | `GET /api/artifacts/{id}` | the bytes |
 //! | `GET/POST /api/repos`, `DELETE /api/repos/{name}` | [`RepoView`], [`AddRepo`] |
 //! | `GET /api/runners`, `POST /api/runners/tokens`, `DELETE /api/runners/{id}` | [`RunnerView`], [`RegistrationToken`] |
-//! | `GET /api/secrets`, `PUT /api/secrets/{name}` [`SetSecret`], `DELETE` | [`SecretView`] |
-//! | `PUT /api/forge-token?repo=` [`SetSecret`], `DELETE` | writes commit statuses at the forge |
+//! | `GET /api/secrets`, `PUT /api/secrets/{name}?repo=` (or `all_repos=true`) [`SetSecret`], `DELETE` | [`SecretView`] |
+//! | `POST /api/secrets/check?repo=` [`CheckSecrets`] | array of [`RefusedSecret`] |
+//! | `PUT /api/forge-token?repo=` [`SetForgeToken`], `DELETE` | writes commit statuses at the forge |
 //! | `GET /api/notifications` | [`NotificationsView`] |
 //! | `POST /api/login` [`Login`], `POST /api/logout`, `GET /api/me` | [`Me`] |
 //! | `GET/POST /api/tokens`, `DELETE /api/tokens/{id}` | [`TokenView`], [`NewToken`], [`TokenAdded`] |
@@ -30,6 +31,8 @@ use pipeyard_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use pipeyard_model::origin::Event;
+
 pub use crate::runner::ReasonView;
 use crate::test_report::TestSummary;
 
@@ -41,18 +44,6 @@ pub struct Page<T> {
     /// Pass it as `before` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-}
-
-/// What started a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Event {
-    /// A push to a branch.
-    Push,
-    /// A pull request was opened or got commits.
-    PullRequest,
-    /// A person, by UI or CLI.
-    Manual,
 }
 
 /// One run in a list.
@@ -87,6 +78,10 @@ pub struct RunView {
     pub reason: Option<ReasonView>,
     /// A person must approve it before its jobs are offered (a fork's pull request).
     pub held: bool,
+    /// A stranger may have written it: a fork's pull request, or a commit that can't be reached from
+    /// its branch. It gets no secrets and deploys nothing, approved or not.
+    #[serde(default)]
+    pub fork: bool,
     /// When the push was received.
     pub created_at: Timestamp,
     /// When its first job began.
@@ -410,16 +405,85 @@ pub struct SecretView {
     pub name: SecretName,
     /// The repository that may use it; absent for every repository.
     pub repo: Option<RepoName>,
+    /// Patterns of branches that it is limited to; every branch if there are none.
+    #[serde(default)]
+    pub branches: Vec<String>,
+    /// Limited to the default branch of whichever repository asks.
+    #[serde(default)]
+    pub default_branch_only: bool,
+    /// Events that it is limited to; every one if there are none.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// What it is limited to, for people: `every branch`, `main, release/*; push`.
+    #[serde(default)]
+    pub scope: String,
+    /// It was for all branches of all repositories in an earlier version, and was limited to default
+    /// branches at the upgrade; false once it is set again.
+    #[serde(default)]
+    pub limited_by_upgrade: bool,
     /// When its value was set.
     pub updated_at: Timestamp,
     /// When a job last received it.
     pub used_at: Option<Timestamp>,
 }
 
-/// Sets a secret. Query: `repo=NAME` to limit it to one repository.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+/// Sets a secret. Query: `repo=NAME`, or `all_repos=true` for a secret of all repositories. Limits that
+/// aren't named stay as they were; a new secret has none but its repository.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SetSecret {
     /// At least 8 bytes, at most 64 KiB.
+    pub value: String,
+    /// Patterns of branches: `main`, `release/*`; `**` for every branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branches: Option<Vec<String>>,
+    /// Only the default branch of whichever repository asks. Excludes `branches`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_branch_only: Option<bool>,
+    /// `push`, `pull_request`, `manual`; an empty list for every event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<Event>>,
+    /// Refused: no job can name an environment yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environments: Option<Vec<String>>,
+}
+
+/// Asks whether a job on this branch, started so, would get these secrets. Query: `repo=NAME`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSecrets {
+    /// The branch that the commit is on; the default branch if absent.
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// What starts the run.
+    pub event: Event,
+    /// The secrets, at most 200.
+    pub names: Vec<SecretName>,
+}
+
+/// A secret that such a job wouldn't get. The job would end with this code before it runs.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RefusedSecret {
+    /// Its name.
+    pub name: SecretName,
+    /// `secret_missing`, `secret_not_for_branch`, `secret_not_for_event`.
+    pub code: String,
+    /// Why, and the fix.
+    pub message: String,
+}
+
+/// What a secret that was just set is limited to.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SecretLimits {
+    /// For people: `every branch`, `main, release/*; push`.
+    pub scope: String,
+}
+
+/// A token for a forge.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetForgeToken {
+    /// The token.
     pub value: String,
 }
 

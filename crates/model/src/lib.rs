@@ -5,6 +5,9 @@
 
 pub mod actor;
 pub mod address;
+pub mod admission;
+pub mod branch;
+pub mod codes;
 pub mod credential;
 pub mod deployment;
 pub mod environment;
@@ -15,16 +18,20 @@ pub mod jump;
 pub mod lease;
 pub mod log;
 pub mod name;
+pub mod net;
+pub mod origin;
 pub mod plan;
 pub mod policy;
 pub mod policy_codes;
 pub mod run;
 pub mod runner;
+pub mod secret;
 pub mod size;
 pub mod status;
 pub mod time;
 
 pub use actor::{Actor, Who};
+pub use branch::{BadBranchGlob, BranchGlob};
 pub use id::*;
 pub use name::{BadName, EnvironmentName, NodeName, RepoName, SecretName, ServiceName, UserName};
 pub use policy::{Permission, Role};

@@ -4,7 +4,11 @@
 use std::{fmt::Display, str::FromStr};
 
 use pipeyard_api::views::ReasonView;
-use pipeyard_model::{Timestamp, job::Reason};
+use pipeyard_model::{
+    Timestamp,
+    job::Reason,
+    origin::{Origin, Stranger},
+};
 use pipeyard_store::{StoreError, StoreResult};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -64,6 +68,12 @@ where
     T: TryFrom<i64>,
 {
     T::try_from(value).map_err(|_| corrupt(table, column, row, format!("{value} is out of range")))
+}
+
+/// Reads what is proven of a run's commit.
+pub(crate) fn origin(run: i64, branch: String, stranger: Option<&str>) -> StoreResult<Origin> {
+    let why: Option<Stranger> = parse_opt("runs", "stranger", run, stranger)?;
+    Ok(why.map_or(Origin::Branch(branch), Origin::Fork))
 }
 
 /// Reads a JSON column.

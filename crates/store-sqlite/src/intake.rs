@@ -22,23 +22,9 @@ use crate::{
 /// The same push, told twice within this time, is one push.
 const SAME_PUSH: Duration = Duration::from_secs(600);
 
-/// The word for what started a run.
-pub(crate) const fn event_word(event: Event) -> &'static str {
-    match event {
-        Event::Push => "push",
-        Event::PullRequest => "pull_request",
-        Event::Manual => "manual",
-    }
-}
-
-/// Reads that word back.
+/// What started a run, from its word.
 pub(crate) fn event_of(table: &'static str, row: i64, word: &str) -> StoreResult<Event> {
-    match word {
-        "push" => Ok(Event::Push),
-        "pull_request" => Ok(Event::PullRequest),
-        "manual" => Ok(Event::Manual),
-        other => Err(column::corrupt(table, "event", row, format!("unknown word {other:?}"))),
-    }
+    column::parse(table, "event", row, word)
 }
 
 /// A run request as it is inserted.
@@ -56,7 +42,7 @@ struct Fresh<'r> {
 impl<'r> Fresh<'r> {
     fn of(request: &'r NewRunRequest) -> StoreResult<Self> {
         Ok(Self {
-            event: event_word(request.event),
+            event: request.event.as_str(),
             reference: &request.reference,
             before: request.before.as_deref(),
             after: &request.after,
@@ -76,6 +62,7 @@ struct Row {
     after_sha: String,
     pull_request: Option<String>,
     forge_user: Option<String>,
+    seen_sha: Option<String>,
     received_at: i64,
     tries: i64,
 }
@@ -97,6 +84,7 @@ impl Row {
                 pull_request,
                 forge_user: self.forge_user,
             },
+            seen: self.seen_sha,
             received_at: Timestamp(self.received_at),
             tries: column::number("run_requests", "tries", self.id, self.tries)?,
         })
@@ -105,10 +93,14 @@ impl Row {
 
 async fn accept(c: &mut SqliteConnection, delivery: NewDelivery) -> StoreResult<Accepted> {
     let repo = delivery.repo.to_string();
+    // A delivery's id isn't signed, and whoever repeats a body can choose another one.
+    let body_hash = delivery.body_hash.as_ref().map(|hash| hash.to_vec());
     let known = sqlx::query_scalar!(
-        "SELECT id FROM deliveries WHERE repo = ? AND delivery = ?",
+        "SELECT id FROM deliveries WHERE repo = ?1 AND delivery = ?2
+         UNION ALL SELECT id FROM deliveries WHERE repo = ?1 AND body_hash = ?3 LIMIT 1",
         repo,
-        delivery.delivery
+        delivery.delivery,
+        body_hash
     )
     .fetch_optional(&mut *c)
     .await
@@ -137,13 +129,15 @@ async fn accept(c: &mut SqliteConnection, delivery: NewDelivery) -> StoreResult<
     let fresh = column::to_json(&fresh)?;
     // Three statements in one trip to the database: a webhook's sender waits for this.
     sqlx::query!(
-        "INSERT INTO deliveries (repo, delivery, event, body, received_at, disposition, detail)
-         VALUES (?, ?, ?, ?, ?, ?, ?);
+        "INSERT INTO deliveries (repo, delivery, event, body, received_at, disposition, detail, body_hash)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?);
          INSERT INTO run_requests (repo, delivery, event, reference, before_sha, after_sha, pull_request,
-                                   forge_user, received_at, due_at)
+                                   forge_user, received_at, due_at, seen_sha)
          SELECT d.repo, d.id, n.value ->> 'event', n.value ->> 'reference', n.value ->> 'before',
                 n.value ->> 'after', n.value ->> 'pull_request', n.value ->> 'forge_user',
-                d.received_at, d.received_at
+                d.received_at, d.received_at,
+                coalesce((SELECT s.sha FROM seen_refs AS s
+                          WHERE s.repo = d.repo AND s.name = n.value ->> 'reference'), '')
          FROM deliveries AS d JOIN json_each(?) AS n
          WHERE d.repo = ? AND d.delivery = ? ORDER BY n.key;
          INSERT INTO seen_refs (repo, name, sha)
@@ -157,6 +151,7 @@ async fn accept(c: &mut SqliteConnection, delivery: NewDelivery) -> StoreResult<
         delivery.received_at.0,
         disposition,
         detail,
+        body_hash,
         fresh,
         repo,
         delivery.delivery,
@@ -181,11 +176,19 @@ async fn is_known(
         return Ok(false);
     }
     let since = (now - SAME_PUSH).0;
-    let event = event_word(request.event);
+    // Two pull requests may have one head and one target; one of them may be a fork's.
+    let (number, head_repo) = request
+        .pull_request
+        .as_ref()
+        .map(|pull| (column::to_i64(pull.number), pull.head_repo))
+        .unzip();
+    let head_repo = head_repo.flatten();
+    let event = request.event.as_str();
     let known = sqlx::query_scalar!(
         "SELECT r.id FROM run_requests AS r JOIN deliveries AS d ON d.id = r.delivery
          WHERE r.repo = ? AND r.after_sha = ? AND r.received_at >= ? AND r.event = ?
          AND r.reference = ? AND (r.before_sha IS ? OR ? OR d.event = ?)
+         AND r.pull_request ->> 'number' IS ? AND r.pull_request ->> 'head_repo' IS ?
          ORDER BY r.id DESC LIMIT 1",
         repo,
         request.after,
@@ -194,7 +197,9 @@ async fn is_known(
         request.reference,
         request.before,
         compared,
-        COMPARISON
+        COMPARISON,
+        number,
+        head_repo
     )
     .fetch_optional(&mut *c)
     .await
@@ -267,7 +272,7 @@ impl Intake for SqliteStore {
                  SELECT (SELECT min(repo) FROM run_requests WHERE closed_at IS NULL AND repo > busy.repo)
                  FROM busy WHERE busy.repo IS NOT NULL)
                SELECT r.id, r.repo, r.event, r.reference, r.before_sha, r.after_sha, r.pull_request,
-                      r.forge_user, r.received_at, r.tries
+                      r.forge_user, r.seen_sha, r.received_at, r.tries
                FROM busy CROSS JOIN run_requests AS r
                  ON r.id = (SELECT min(id) FROM run_requests
                             WHERE closed_at IS NULL AND repo = busy.repo AND due_at <= ?)
@@ -291,7 +296,7 @@ impl Intake for SqliteStore {
         let repo = repo.to_string();
         let rows = sqlx::query_as!(
             Row,
-            "SELECT id, repo, event, reference, before_sha, after_sha, pull_request, forge_user,
+            "SELECT id, repo, event, reference, before_sha, after_sha, pull_request, forge_user, seen_sha,
                     received_at, tries
              FROM run_requests WHERE closed_at IS NULL AND repo = ? AND due_at <= ? AND id > ?
              ORDER BY id LIMIT ?",

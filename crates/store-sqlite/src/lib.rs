@@ -100,6 +100,7 @@ impl SqliteStore {
         let installation = installation(&mut first, clock.now().0).await?;
         audit::begin_chain(&mut first).await?;
         deployments_policy::upgrade(&mut first, clock.now()).await?;
+        runs_new::remove_half_made(&mut first).await?;
         sqlx::Connection::close(first).await.map_err(|e| cannot_open(path, &e))?;
         let writer = Writer::open(&options).await.map_err(|e| cannot_open(path, &e))?;
         let read = SqlitePoolOptions::new()

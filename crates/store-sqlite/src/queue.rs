@@ -21,6 +21,7 @@ use crate::{
     SqliteStore,
     column::{self, failed},
     events::{self, NewEvent},
+    intake::event_of,
     jobs::{Change, Node, Said, load_nodes, reason_of},
     waits,
     writer::Work,
@@ -72,7 +73,7 @@ async fn claim(
             "kind = 'job' AND state = 'ready' AND (labels = '[]' OR NOT EXISTS
                  (SELECT 1 FROM json_each(jobs.labels) AS l
                   WHERE l.value NOT IN (SELECT value FROM json_each(?))))
-             AND EXISTS (SELECT 1 FROM runs AS r WHERE r.id = jobs.run
+             AND EXISTS (SELECT 1 FROM runs AS r WHERE r.id = jobs.run AND r.making = 0
                  AND (? OR r.fork = 0)
                  AND (? IS NULL OR r.repo IN (SELECT value FROM json_each(?))))
              ORDER BY run, position LIMIT ?",
@@ -101,7 +102,8 @@ async fn claimed_by(
     request: &str,
 ) -> StoreResult<Vec<Claimed>> {
     let rows = sqlx::query!(
-        "SELECT j.id, j.epoch, j.run, r.repo, j.name, j.spec, r.commit_sha, r.branch, r.author, r.fork
+        "SELECT j.id, j.epoch, j.run, r.repo, j.name, j.spec, r.commit_sha, r.branch, r.author, r.event,
+                r.code_branch, r.stranger
          FROM attempts AS a JOIN jobs AS j ON j.id = a.job AND j.epoch = a.epoch AND j.state = 'running'
          JOIN runs AS r ON r.id = j.run
          WHERE a.request = ? AND a.runner = ? ORDER BY j.run, j.position",
@@ -124,7 +126,8 @@ async fn claimed_by(
                 commit: row.commit_sha,
                 branch: row.branch,
                 author: row.author,
-                fork: row.fork != 0,
+                event: event_of("runs", row.run, &row.event)?,
+                origin: column::origin(row.run, row.code_branch, row.stranger.as_deref())?,
             })
         })
         .collect()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pipeyard_api::views::{AttemptView, JobView, ReasonView, RunDetail, RunView, StepView};
 use pipeyard_model::{
     Conclusion, Epoch, NodeName, RunId, Status, Timestamp,
+    origin::Stranger,
     plan::{DeploySpec, JobSpec},
 };
 use pipeyard_store::{StoreError, StoreResult, runs::RunFilter};
@@ -28,6 +29,7 @@ struct RunRow {
     title: String,
     author: String,
     held: i64,
+    stranger: Option<String>,
     status: String,
     conclusion: Option<String>,
     reason_code: Option<String>,
@@ -64,7 +66,7 @@ macro_rules! select_runs {
         sqlx::query_as!(
             RunRow,
             r#"SELECT r.id, p.name AS repo, r.pipeline, r.event, r.branch, r.pull_request, r.commit_sha, r.title,
-                    r.author, r.held, r.status, r.conclusion, r.reason_code, r.reason_message, r.created_at,
+                    r.author, r.held, r.stranger, r.status, r.conclusion, r.reason_code, r.reason_message, r.created_at,
                     r.started_at, r.finished_at,
                     CASE WHEN r.conclusion IN ('failure', 'error', 'timed_out') THEN (
                         SELECT json_object('kind', j.kind, 'name', j.name, 'code', j.reason_code,
@@ -72,7 +74,7 @@ macro_rules! select_runs {
                         FROM jobs AS j WHERE j.run = r.id AND j.state = 'finished'
                           AND j.conclusion IN ('failure', 'error', 'timed_out')
                         ORDER BY j.finished_at, j.position LIMIT 1) END AS "failed: String"
-             FROM runs AS r JOIN repos AS p ON p.id = r.repo WHERE "# + $condition
+             FROM runs AS r JOIN repos AS p ON p.id = r.repo WHERE r.making = 0 AND "# + $condition
             $(, $argument)*
         )
     };
@@ -84,10 +86,13 @@ impl TryFrom<RunRow> for RunView {
     fn try_from(row: RunRow) -> StoreResult<Self> {
         let status: Status = column::parse("runs", "status", row.id, &row.status)?;
         let held = row.held != 0 && status != Status::Finished;
+        let stranger: Option<Stranger> =
+            column::parse_opt("runs", "stranger", row.id, row.stranger.as_deref())?;
         let reason = if held {
+            let what = stranger.unwrap_or(Stranger::PullRequest).words();
             Some(view(
                 "held",
-                "comes from a fork: a person must look at the change and approve the run",
+                format!("{what}: a person must look at the change and approve the run"),
             ))
         } else {
             match column::reason_view(row.reason_code, row.reason_message) {
@@ -110,6 +115,7 @@ impl TryFrom<RunRow> for RunView {
             conclusion: column::parse_opt("runs", "conclusion", row.id, row.conclusion.as_deref())?,
             reason,
             held,
+            fork: stranger.is_some(),
             created_at: Timestamp(row.created_at),
             started_at: column::time(row.started_at),
             finished_at: column::time(row.finished_at),

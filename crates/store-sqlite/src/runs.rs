@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use pipeyard_api::views::{JobView, RunDetail, RunView};
 use pipeyard_model::{
     Actor, Conclusion, JobId, NodeName, RunId, Timestamp,
+    admission::admit,
     job::{JobEvent, JobState, Kind, Reason},
 };
 use pipeyard_store::{
@@ -20,12 +21,12 @@ use crate::{
     events::{self, NewEvent},
     jobs::{Change, Node, load_nodes},
     outbox, run_view,
-    runs_new::create_all,
+    runs_new::{AT_ONCE, create_all, create_in_pieces, nodes_of, open_nodes},
 };
 
 /// The run's status word and whether it is held; not found if it isn't there.
 async fn standing(c: &mut SqliteConnection, id: RunId) -> StoreResult<(String, bool)> {
-    let row = sqlx::query!("SELECT status, held FROM runs WHERE id = ?", id.0)
+    let row = sqlx::query!("SELECT status, held FROM runs WHERE id = ? AND making = 0", id.0)
         .fetch_optional(c)
         .await
         .map_err(failed)?;
@@ -111,6 +112,18 @@ async fn run_again(
             ));
         }
     }
+    let repo = sqlx::query_scalar!("SELECT repo FROM runs WHERE id = ?", id.0)
+        .fetch_one(&mut *c)
+        .await
+        .map_err(failed)?;
+    let open = open_nodes(c, &repo, false).await?;
+    admit(nodes.len(), open, false)
+        .map_err(|reason| StoreError::conflict("repository_queue_full", reason.message))?;
+    // A person asks for it, whatever was pushed since.
+    sqlx::query!("UPDATE runs SET overtaken = 0 WHERE id = ? AND overtaken = 1", id.0)
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
     let moves = nodes.into_iter().map(|node| (node, JobEvent::Rerun)).collect();
     let mut change = Change::new(c, now);
     change.apply(moves).await?;
@@ -169,6 +182,9 @@ impl Runs for SqliteStore {
         by: Actor,
         now: Timestamp,
     ) -> StoreResult<Vec<RunId>> {
+        if nodes_of(&runs) > AT_ONCE {
+            return create_in_pieces(&self.writer, runs, by, now).await;
+        }
         self.write(move |c| Box::pin(create_all(c, runs, by, now))).await
     }
 
@@ -178,10 +194,11 @@ impl Runs for SqliteStore {
     }
 
     async fn latest_run(&self) -> StoreResult<Option<RunId>> {
-        let id = sqlx::query_scalar!("SELECT id FROM runs ORDER BY id DESC LIMIT 1")
-            .fetch_optional(&self.read)
-            .await
-            .map_err(failed)?;
+        let id =
+            sqlx::query_scalar!("SELECT id FROM runs WHERE making = 0 ORDER BY id DESC LIMIT 1")
+                .fetch_optional(&self.read)
+                .await
+                .map_err(failed)?;
         Ok(id.map(RunId))
     }
 
@@ -226,9 +243,10 @@ impl Runs for SqliteStore {
 
     async fn ready_deploys(&self, limit: u32) -> StoreResult<Vec<ReadyDeploy>> {
         let rows = sqlx::query!(
-            "SELECT j.id, j.epoch, j.run, r.repo, j.name, j.spec, r.commit_sha, r.branch, r.author
+            "SELECT j.id, j.epoch, j.run, r.repo, j.name, j.spec, r.commit_sha, r.branch, r.author,
+                    r.code_branch, r.stranger, r.overtaken
              FROM jobs AS j JOIN runs AS r ON r.id = j.run
-             WHERE j.kind = 'deploy' AND j.state = 'ready' ORDER BY j.run, j.position LIMIT ?",
+             WHERE j.kind = 'deploy' AND j.state = 'ready' AND r.making = 0 ORDER BY j.run, j.position LIMIT ?",
             limit
         )
         .fetch_all(&self.read)
@@ -248,6 +266,8 @@ impl Runs for SqliteStore {
                     commit: row.commit_sha,
                     branch: row.branch,
                     author: row.author,
+                    origin: column::origin(row.run, row.code_branch, row.stranger.as_deref())?,
+                    overtaken: row.overtaken != 0,
                 })
             })
             .collect()

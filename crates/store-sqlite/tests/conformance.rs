@@ -70,7 +70,6 @@ promises! {
         a_user_comes_and_goes,
         the_audit_log_says_who_from_where_and_is_chained,
         the_use_of_a_token_is_noted,
-        a_job_takes_its_repositorys_secrets,
         a_change_is_in_the_audit_log,
         every_privileged_verb_is_in_the_audit_log;
     places:
@@ -91,6 +90,9 @@ promises! {
         history_is_told_by_place,
         deployments_are_listed,
         samples_are_bounded;
+    secrets:
+        a_job_takes_its_repositorys_secrets,
+        a_secret_is_given_within_its_limits;
     sums:
         sums_are_those_of_the_facts,
         a_late_incident_changes_the_day_of_the_deployment,
@@ -119,6 +121,8 @@ promises! {
     runs:
         run_numbers_rise_and_are_never_used_again,
         a_held_run_waits_for_approval,
+        a_large_run_appears_whole,
+        a_push_and_a_repository_have_an_end,
         a_rerun_is_no_way_around_an_approval,
         a_pipeline_that_does_not_compile_is_a_failed_run,
         lists_are_filtered_and_paged,

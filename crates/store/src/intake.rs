@@ -21,6 +21,9 @@ pub struct NewDelivery {
     pub event: String,
     /// The body as it was received, for replay and questions; at most 25 MiB.
     pub body: Vec<u8>,
+    /// SHA-256 of the body, where the body itself tells one delivery from another: the same body under
+    /// another id is then known.
+    pub body_hash: Option<[u8; 32]>,
     /// When.
     pub received_at: Timestamp,
     /// What came of it.
@@ -97,6 +100,9 @@ pub struct RunRequest {
     pub repo: RepoId,
     /// What is asked for.
     pub request: NewRunRequest,
+    /// Where its ref was last seen before this was told of; empty if it wasn't, absent if that isn't
+    /// known.
+    pub seen: Option<String>,
     /// When the delivery came in.
     pub received_at: Timestamp,
     /// How often handling it failed for reasons outside of the repository (can't fetch).
@@ -118,8 +124,8 @@ pub struct PutOff {
 #[async_trait]
 pub trait Intake {
     /// Stores the delivery, its run requests and the refs that they saw, in one transaction.
-    /// A delivery that is known changes nothing. A run request that repeats (repo, event, ref,
-    /// before, after) of the last 10 minutes asks for nothing, but its delivery is stored and its ref
+    /// A delivery that is known, by its id or by its body, changes nothing. A run request that repeats
+    /// (repo, event, ref, before, after, and a pull request's number and head repository) of the last 10 minutes asks for nothing, but its delivery is stored and its ref
     /// counts as seen. Where one of the two came from a [`COMPARISON`], `before` doesn't matter: a
     /// comparison doesn't see the steps in between. A push that takes a branch to a commit which it
     /// has left since, back by force and forward again, is no repetition.

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use pipeyard_api::runner::{AttemptRef, FinishRequest, StepReport};
 use pipeyard_model::{
     AttemptId, Epoch, JobId, NodeName, RepoId, RequestId, RunId, RunnerId, Timestamp, lease,
+    origin::{Event, Origin},
     plan::JobSpec,
 };
 
@@ -40,8 +41,10 @@ pub struct Claimed {
     pub branch: String,
     /// The commit's author.
     pub author: String,
-    /// It comes from a fork: no secrets.
-    pub fork: bool,
+    /// What started the run.
+    pub event: Event,
+    /// What is proven of the commit.
+    pub origin: Origin,
 }
 
 /// News for a runner.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use pipeyard_api::views::{DiagnosticView, Event, JobView, RunDetail, RunView};
 use pipeyard_model::{
     Actor, Conclusion, Epoch, JobId, NodeName, RepoId, RunId, Status, Timestamp, UserId,
+    origin::Origin,
     plan::{DeploySpec, Plan},
 };
 
@@ -37,6 +38,11 @@ pub struct NewRun {
     pub forge_user: Option<String>,
     /// The person who started it by hand.
     pub started_by: Option<UserId>,
+    /// What is proven of the commit. A stranger's run is held: its jobs aren't offered before a person
+    /// approves.
+    pub origin: Origin,
+    /// Its push was no longer the tip of its branch when its delivery was taken in.
+    pub overtaken: bool,
     /// When the push was received.
     pub received_at: Timestamp,
     /// What to do.
@@ -52,8 +58,6 @@ pub enum RunContent {
         plan: Plan,
         /// Warnings.
         diagnostics: Vec<DiagnosticView>,
-        /// Not offered before a person approves (a fork's pull request).
-        held: bool,
     },
     /// The pipeline doesn't compile: a failed run that shows why.
     DoesNotCompile {
@@ -106,6 +110,11 @@ pub struct ReadyDeploy {
     pub branch: String,
     /// The commit's author, as the commit's text says.
     pub author: String,
+    /// What is proven of the commit.
+    pub origin: Origin,
+    /// The run's push was no longer the tip of its branch when its delivery was taken in, and no
+    /// person has asked for it again since.
+    pub overtaken: bool,
 }
 
 /// Runs.

@@ -3,7 +3,11 @@
 
 use async_trait::async_trait;
 use pipeyard_api::views::SecretView;
-use pipeyard_model::{Actor, RepoId, SecretName, Timestamp};
+use pipeyard_model::{
+    Actor, RepoId, SecretName, Timestamp,
+    origin::{Event, Origin},
+    secret::{BranchLimit, Refusal, Scope},
+};
 
 use crate::StoreResult;
 
@@ -18,11 +22,42 @@ pub struct SealedSecret {
     pub sealed: Vec<u8>,
 }
 
+/// A secret that somebody sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSecret {
+    /// Name, holder and value.
+    pub secret: SealedSecret,
+    /// The branches that it is limited to; as they were if absent.
+    pub branches: Option<BranchLimit>,
+    /// The events that it is limited to, every one if empty; as they were if absent.
+    pub events: Option<Vec<Event>>,
+}
+
+/// An attempt that asks for secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskingAttempt {
+    /// Its repository.
+    pub repo: RepoId,
+    /// What started the run.
+    pub event: Event,
+    /// What is proven of the run's commit.
+    pub origin: Origin,
+}
+
+/// What an attempt gets: all that it asks for, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// Every one of them.
+    Given(Vec<SealedSecret>),
+    /// Nothing, because of these.
+    Refused(Vec<(SecretName, Refusal)>),
+}
+
 /// Secrets.
 #[async_trait]
 pub trait Secrets {
-    /// Sets or replaces a secret.
-    async fn set_secret(&self, secret: SealedSecret, by: Actor, now: Timestamp) -> StoreResult<()>;
+    /// Sets or replaces a secret; answers what it is limited to from now on.
+    async fn set_secret(&self, secret: NewSecret, by: Actor, now: Timestamp) -> StoreResult<Scope>;
     /// All of them without values, by name and repository.
     async fn secrets(&self) -> StoreResult<Vec<SecretView>>;
     /// Removes a secret. Not found if absent.
@@ -33,17 +68,24 @@ pub trait Secrets {
         by: Actor,
         now: Timestamp,
     ) -> StoreResult<()>;
-    /// The secrets of these names for a job of this repository, granted to the attempt `to`, which is
-    /// recorded; and notes their use. The
-    /// repository's own goes before the general one; a name that is in neither is missing in the
-    /// answer.
+    /// The secrets of these names for an attempt, by the rule of [`pipeyard_model::secret::may_have`];
+    /// notes their use and records that each was granted to the attempt `to`. The repository's own goes
+    /// before the general one, also where it refuses.
     async fn take_secrets(
         &self,
-        repo: RepoId,
+        asking: AskingAttempt,
         names: &[SecretName],
         to: Actor,
         now: Timestamp,
-    ) -> StoreResult<Vec<SealedSecret>>;
+    ) -> StoreResult<Taken>;
+    /// Which of these secrets such an attempt couldn't have, and why. Gives and notes nothing.
+    async fn refused_secrets(
+        &self,
+        repo: RepoId,
+        event: Event,
+        origin: &Origin,
+        names: &[SecretName],
+    ) -> StoreResult<Vec<(SecretName, Refusal)>>;
     /// Keeps the encrypted token for a repository's forge; `None` removes it.
     async fn set_forge_token(
         &self,

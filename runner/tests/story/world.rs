@@ -229,6 +229,7 @@ impl World {
             forge_user: None,
         };
         let delivery = NewDelivery {
+            body_hash: None,
             repo: repo.id,
             delivery: "d1".into(),
             event: "push".into(),

@@ -73,6 +73,7 @@ pub const ROUTES: &[Route] = &[
     ("PUT", "/api/forge-token", Person(Repositories)),
     ("DELETE", "/api/forge-token", Person(Repositories)),
     ("GET", "/api/secrets", Person(Secrets)),
+    ("POST", "/api/secrets/check", Person(Read)),
     ("PUT", "/api/secrets/{name}", Person(Secrets)),
     ("DELETE", "/api/secrets/{name}", Person(Secrets)),
     ("GET", "/api/notifications", Person(Notifications)),

@@ -13,6 +13,7 @@ use pipeyard_store::{
     intake::{Accepted, Disposition, NewDelivery},
     repos::{Forge, Repo},
 };
+use sha2::{Digest as _, Sha256};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -90,7 +91,8 @@ async fn from_github(
             None => state.store.set_repo_forge_id(repo.id, id).await?,
         }
     }
-    accept(&state, &repo, delivery, event, received, disposition).await
+    let told = Told { delivery, event, by_body: true, disposition };
+    accept(&state, &repo, received, told).await
 }
 
 /// Takes a push that `pipectl hook` tells of.
@@ -121,19 +123,31 @@ async fn from_git(
     })
     .await?;
     let (delivery, disposition) = parsed?;
+    // Two pushes that move the same refs the same way have the same body, unless it names itself.
+    let by_body = delivery.is_some();
     let delivery = delivery.unwrap_or_else(uuid::Uuid::now_v7).to_string();
-    accept(&state, &repo, delivery, "push".into(), received, disposition).await
+    let told = Told { delivery, event: "push".into(), by_body, disposition };
+    accept(&state, &repo, received, told).await
+}
+
+/// A verified delivery.
+struct Told {
+    delivery: String,
+    event: String,
+    /// Its body tells it from every other.
+    by_body: bool,
+    disposition: Disposition,
 }
 
 /// Stores the delivery and wakes whoever handles it.
 async fn accept(
     state: &AppState,
     repo: &Repo,
-    delivery: String,
-    event: String,
     mut received: Received,
-    disposition: Disposition,
+    told: Told,
 ) -> ApiResult<(StatusCode, Json<HookAnswer>)> {
+    let Told { delivery, event, by_body, disposition } = told;
+    let body_hash = by_body.then(|| Sha256::digest(&received.bytes).into());
     let (word, reason) = match &disposition {
         Disposition::Requests(_) => ("requested", None),
         Disposition::Ignored(reason) => ("ignored", Some(reason.clone())),
@@ -145,6 +159,7 @@ async fn accept(
             delivery,
             event,
             body: std::mem::take(&mut received.bytes),
+            body_hash,
             received_at: state.clock.now(),
             disposition,
         })

@@ -22,6 +22,7 @@ use pipeyard_store::{
     StoreError,
     queue::{Appends, Claimed, HeartbeatNews, LEASE_SECONDS},
     runners::{NewRunner, Process, Standing},
+    secrets::AskingAttempt,
 };
 use tokio::time::Instant;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -229,7 +230,8 @@ async fn offer(
     for job in claimed {
         let attempt = AttemptId { job: job.job, epoch: job.epoch };
         let to = Actor::of(Who::Attempt(attempt)).from(runner.from);
-        let secrets = match secrets_for(state, job.repo, &job.spec.secrets, job.fork, to).await {
+        let asking = AskingAttempt { repo: job.repo, event: job.event, origin: job.origin.clone() };
+        let secrets = match secrets_for(state, asking, &job.spec.secrets, to).await {
             Ok(secrets) => secrets,
             // The runner asks again with the same request and gets the same jobs.
             Err(SecretsError::Store(error)) => return Err(error.into()),

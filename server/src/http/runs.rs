@@ -5,11 +5,13 @@ use std::time::Duration;
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::StatusCode,
 };
 use pipeyard_api::{
     ErrorBody,
     views::{Page, Rerun, RunDetail, RunView},
 };
+use pipeyard_git::{GitError, Sha};
 use pipeyard_model::{Conclusion, RepoName, RunId, Status};
 use pipeyard_store::runs::RunFilter;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -18,6 +20,7 @@ use super::{auth::Auth, repo_named};
 use crate::{
     AppState,
     error::{ApiResult, Failure},
+    mirror::{self, MirrorError},
 };
 
 /// The routes of this file.
@@ -156,7 +159,27 @@ async fn cancel(
     Ok(Json(detail(&state, run).await?.run))
 }
 
-/// Let a held run go: a pull request from a fork.
+/// Brings a stranger's commit into the mirror: before a person looks, nothing of it is fetched, and
+/// after a while it is kept no longer.
+async fn admit(state: &AppState, run: RunId) -> ApiResult<()> {
+    let run = detail(state, run).await?.run;
+    if !run.fork {
+        return Ok(());
+    }
+    let Some(repo) = state.store.repo_by_name(&run.repo).await? else {
+        return Err(Failure::not_found(format_args!("repository {}", run.repo)));
+    };
+    let sha = run.commit.parse::<Sha>().map_err(Failure::internal)?;
+    mirror::admit(state, &repo, &sha).await.map_err(|error| {
+        let gone = matches!(error, MirrorError::Git(GitError::NoCommit(_)));
+        let status = if gone { StatusCode::CONFLICT } else { StatusCode::BAD_GATEWAY };
+        let message = format!("run {} can't go on: {error}", run.id);
+        Failure::new(status, error.code(), message)
+    })
+}
+
+/// Let a held run go: a pull request from a fork, or a commit that no branch has. Its commit is fetched
+/// now, not earlier.
 #[utoipa::path(post, path = "/api/runs/{run}/approve", tag = "runs", params(("run" = String, Path,)),
     responses((status = 200, body = RunView), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn approve(
@@ -165,6 +188,7 @@ async fn approve(
     Path(run): Path<String>,
 ) -> ApiResult<Json<RunView>> {
     let run = run_id(&state, &run).await?;
+    admit(&state, run).await?;
     state.store.approve_run(run, auth.actor(), state.clock.now()).await?;
     Ok(Json(detail(&state, run).await?.run))
 }
@@ -181,5 +205,7 @@ async fn rerun(
 ) -> ApiResult<Json<RunView>> {
     let run = run_id(&state, &run).await?;
     state.store.rerun(run, body.failed, auth.actor(), state.clock.now()).await?;
+    // Only what a person approved once is run again, which the store knows.
+    admit(&state, run).await?;
     Ok(Json(detail(&state, run).await?.run))
 }

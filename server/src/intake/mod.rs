@@ -4,6 +4,7 @@
 pub mod body;
 pub mod github;
 pub mod plan;
+pub mod prove;
 pub mod pushed;
 pub mod signature;
 

@@ -1,12 +1,16 @@
 //! From a commit to its runs: reads the pipeline files at the commit and compiles them for the
 //! event. Decides nothing about when; writes nothing.
 //!
-//! The pipeline of a fork's pull request is read from the branch that it wants to change: a
-//! stranger can't bring steps of their own.
+//! The pipeline of a stranger's commit is read from the branch that it wants to change: a stranger
+//! can't bring steps of their own.
 
 use pipeyard_api::views::{DiagnosticView, Event};
 use pipeyard_git::{CommitInfo, Entry, GitError, Mirror, Sha, branch_of};
-use pipeyard_model::{Timestamp, UserId};
+use pipeyard_model::{
+    Timestamp, UserId, admission,
+    job::Reason,
+    origin::{Claim, Origin},
+};
 use pipeyard_pipelines::{
     Code, Compiled, Context, Diagnostic, Event as Trigger, MAX_BYTES, Severity, Source, compile,
     missing_file, pipeline_files, pipeline_name, render,
@@ -16,6 +20,8 @@ use pipeyard_store::{
     repos::Repo,
     runs::{NewRun, RunContent},
 };
+
+use super::prove::{Proof, parse};
 
 /// The most pipeline files of one repository.
 const MAX_FILES: usize = 100;
@@ -44,23 +50,35 @@ pub struct Asked<'a> {
     pub received_at: Timestamp,
     /// The person who starts it by hand.
     pub started_by: Option<UserId>,
+    /// Where its ref was last seen before; empty if it wasn't, none if nobody knows.
+    pub seen: Option<&'a str>,
+    /// A person named the commit, and no branch.
+    pub by_commit: bool,
 }
 
-impl Asked<'_> {
-    /// The commit that the pipeline files are read from.
+impl<'a> Asked<'a> {
+    /// What is said of the commit.
     #[must_use]
-    pub fn pipeline_commit(&self) -> &str {
+    pub fn claim(&self) -> Claim<'a> {
         match &self.request.pull_request {
-            Some(pull) if pull.is_fork() => &pull.base_sha,
-            _ => &self.request.after,
+            Some(pull) if pull.is_fork() => Claim::Fork,
+            Some(pull) => Claim::OwnPullRequest(&pull.head_branch),
+            None if self.by_commit => Claim::Commit,
+            None => Claim::Branch(branch_of(&self.request.reference).unwrap_or_default()),
         }
     }
 
-    fn is_fork(&self) -> bool {
-        self.request.pull_request.as_ref().is_some_and(pipeyard_store::intake::PullRequest::is_fork)
+    /// A title and an author: the commit's own, or, of one that isn't looked at before the approval,
+    /// what the forge says.
+    fn told(&self, info: Option<&CommitInfo>) -> (String, String) {
+        match (info, &self.request.pull_request) {
+            (Some(info), _) => (info.title.clone(), info.author_name.clone()),
+            (None, Some(pull)) => (format!("Pull request {}", pull.number), pull.author.clone()),
+            (None, None) => Default::default(),
+        }
     }
 
-    fn context(&self, info: &CommitInfo) -> Context {
+    fn context(&self, author: String) -> Context {
         let target =
             branch_of(&self.request.reference).unwrap_or(&self.request.reference).to_owned();
         let (event, branch) = match (self.request.event, &self.request.pull_request) {
@@ -74,20 +92,28 @@ impl Asked<'_> {
             event,
             sha: self.request.after.clone(),
             branch,
-            author: info.author_name.clone(),
+            author,
             default_branch: self.repo.default_branch.clone(),
         }
     }
 
-    /// A run that ends before it begins.
+    /// A run that ends before it begins; nothing is proven of its commit.
     #[must_use]
-    pub fn failed_run(&self, info: Option<&CommitInfo>, code: &str, message: String) -> NewRun {
+    pub fn failed_run(&self, code: &str, message: String) -> NewRun {
         let content =
             RunContent::DoesNotCompile { code: code.into(), message, diagnostics: Vec::new() };
-        self.new_run(info, "pipeyard", content)
+        let nobody = Origin::Branch(String::new());
+        self.new_run(self.told(None), nobody, false, "pipeyard", content)
     }
 
-    fn new_run(&self, info: Option<&CommitInfo>, pipeline: &str, content: RunContent) -> NewRun {
+    fn new_run(
+        &self,
+        (title, author): (String, String),
+        origin: Origin,
+        overtaken: bool,
+        pipeline: &str,
+        content: RunContent,
+    ) -> NewRun {
         NewRun {
             repo: self.repo.id,
             request: self.id,
@@ -97,8 +123,10 @@ impl Asked<'_> {
             pull_request: self.request.pull_request.as_ref().map(|pull| pull.number),
             commit: self.request.after.clone(),
             before: self.request.before.clone(),
-            title: info.map(|info| info.title.clone()).unwrap_or_default(),
-            author: info.map(|info| info.author_name.clone()).unwrap_or_default(),
+            title,
+            author,
+            origin,
+            overtaken,
             forge_user: self.request.forge_user.clone(),
             started_by: self.started_by,
             received_at: self.received_at,
@@ -120,19 +148,20 @@ enum Found {
     },
 }
 
-/// Reads and compiles the pipelines of a commit that the mirror has.
+/// Reads and compiles the pipelines for a commit of which this is proven.
 ///
 /// # Errors
 /// When the mirror lacks a commit or can't be read.
-pub async fn plan(mirror: &Mirror, asked: Asked<'_>) -> Result<Planned, GitError> {
-    let no_sha = |e: pipeyard_git::BadSha| GitError::Repository {
-        what: "read the commit",
-        message: e.to_string(),
+pub async fn plan(asked: Asked<'_>, proof: &Proof) -> Result<Planned, GitError> {
+    parse(&asked.request.after)?;
+    let told = asked.told(proof.info.as_ref());
+    let new_run = |pipeline: &str, content| {
+        asked.new_run(told.clone(), proof.origin.clone(), proof.overtaken, pipeline, content)
     };
-    let sha: Sha = asked.request.after.parse().map_err(no_sha)?;
-    let from: Sha = asked.pipeline_commit().parse().map_err(no_sha)?;
-    let info = mirror.commit_info(&sha).await?;
-    let found = read(mirror, &from).await?;
+    let found = match &proof.files {
+        Some(from) => read(&proof.mirror, from).await?,
+        None => Vec::new(),
+    };
     if found.is_empty() {
         let missing = missing_file();
         let content = RunContent::DoesNotCompile {
@@ -143,9 +172,9 @@ pub async fn plan(mirror: &Mirror, asked: Asked<'_>) -> Result<Planned, GitError
             ),
             diagnostics: vec![view(&missing, "")],
         };
-        return Ok(Planned::NoFile(Box::new(asked.new_run(Some(&info), "pipeyard", content))));
+        return Ok(Planned::NoFile(Box::new(new_run("pipeyard", content))));
     }
-    let context = asked.context(&info);
+    let context = asked.context(told.1.clone());
     let compiling = tokio::task::spawn_blocking(move || compile_all(found, &context));
     let pipelines = compiling.await.map_err(|e| GitError::Repository {
         what: "compile the pipeline",
@@ -155,17 +184,7 @@ pub async fn plan(mirror: &Mirror, asked: Asked<'_>) -> Result<Planned, GitError
     let mut quiet = Vec::new();
     for (name, outcome) in pipelines {
         match outcome {
-            Ok(RunContent::Plan { plan, diagnostics, .. }) => {
-                let held = asked.is_fork();
-                runs.push(asked.new_run(
-                    Some(&info),
-                    &name,
-                    RunContent::Plan { plan, diagnostics, held },
-                ));
-            }
-            Ok(content @ RunContent::DoesNotCompile { .. }) => {
-                runs.push(asked.new_run(Some(&info), &name, content));
-            }
+            Ok(content) => runs.push(new_run(&name, content)),
             Err(reason) => quiet.push(format!("{name}: {reason}")),
         }
     }
@@ -197,9 +216,22 @@ async fn read(mirror: &Mirror, sha: &Sha) -> Result<Vec<Found>, GitError> {
     Ok(found)
 }
 
-/// Each pipeline by its name: what to run, or why this event doesn't start it.
+/// Each pipeline by its name: what to run, or why this event doesn't start it. Once they are more than
+/// one push may ask for, the rest isn't read, and what there is is one run that says so.
 fn compile_all(found: Vec<Found>, context: &Context) -> Vec<(String, Result<RunContent, String>)> {
-    found.into_iter().map(|found| compile_one(found, context)).collect()
+    let (mut all, mut nodes) = (Vec::with_capacity(found.len()), 0);
+    for found in found {
+        let one = compile_one(found, context);
+        if let Ok(RunContent::Plan { plan, .. }) = &one.1 {
+            nodes += plan.nodes.len();
+        }
+        if let Err(Reason { code, message }) = admission::admit(nodes, 0, false) {
+            let content = RunContent::DoesNotCompile { code, message, diagnostics: Vec::new() };
+            return vec![(one.0, Ok(content))];
+        }
+        all.push(one);
+    }
+    all
 }
 
 fn compile_one(found: Found, context: &Context) -> (String, Result<RunContent, String>) {
@@ -245,7 +277,7 @@ fn compile_one(found: Found, context: &Context) -> (String, Result<RunContent, S
                     let why = left_out.first().map_or("it has no jobs", |out| out.reason.as_str());
                     Err(format!("nothing of it is for this event: {why}"))
                 }
-                Some(plan) => Ok(RunContent::Plan { plan, diagnostics: views, held: false }),
+                Some(plan) => Ok(RunContent::Plan { plan, diagnostics: views }),
             };
             (name(&source.path), outcome)
         }

@@ -10,7 +10,6 @@ mod round;
 use std::{collections::HashMap, time::Duration};
 
 use pipeyard_api::views::{Event, RunView};
-use pipeyard_git::{GitError, Sha};
 use pipeyard_model::{Actor, RepoId};
 use pipeyard_store::{StoreError, StoreResult, intake::RunRequest, repos::Repo, runs::RunFilter};
 use tokio::{
@@ -21,8 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     AppState,
-    intake::plan::{Asked, Planned, plan},
-    mirror::{self, MirrorError},
+    intake::{
+        plan::{Asked, Planned, plan},
+        prove::{Proof, prove},
+    },
+    mirror::MirrorError,
 };
 
 /// Looks for due requests at least so often; a signal comes earlier.
@@ -131,23 +133,34 @@ fn asked<'a>(repo: &'a Repo, request: &'a RunRequest) -> Asked<'a> {
         request: &request.request,
         received_at: request.received_at,
         started_by: None,
+        seen: request.seen.as_deref(),
+        by_commit: false,
     }
 }
 
-/// Brings the commits into the mirror and compiles what they ask for.
+/// Looks at what is proven of the commits, and compiles what they ask for. `fresh` says that the mirror
+/// was brought to the remote's state since the request came in.
 ///
 /// # Errors
 /// When the remote can't be reached or doesn't have the commit.
-pub async fn prepare(state: &AppState, asked: Asked<'_>) -> Result<Planned, MirrorError> {
-    let sha = |text: &str| {
-        text.parse::<Sha>()
-            .map_err(|e| GitError::Repository { what: "read the commit", message: e.to_string() })
+async fn prepare(
+    state: &AppState,
+    asked: Asked<'_>,
+    fresh: bool,
+) -> Result<(Proof, Planned), MirrorError> {
+    let proof = prove(state, asked, fresh).await?;
+    let planned = plan(asked, &proof).await?;
+    Ok((proof, planned))
+}
+
+/// A push that was overtaken when it was told of, or that never was, moved what was last seen of its
+/// branch: that goes back to where the branch is, or the next comparison would find a push.
+async fn unsee(state: &AppState, asked: Asked<'_>, proof: &Proof) -> StoreResult<()> {
+    let Some(tip) = proof.tip.as_ref().filter(|_| proof.overtaken || proof.origin.is_fork()) else {
+        return Ok(());
     };
-    let mirror = mirror::with_commit(state, asked.repo, &sha(&asked.request.after)?).await?;
-    if asked.pipeline_commit() != asked.request.after {
-        mirror::with_commit(state, asked.repo, &sha(asked.pipeline_commit())?).await?;
-    }
-    Ok(plan(&mirror, asked).await?)
+    let seen = [(asked.request.reference.clone(), tip.to_string())];
+    state.store.record_seen_refs(asked.repo.id, &seen).await
 }
 
 async fn conclude(
@@ -214,7 +227,7 @@ async fn last_try(
         return state.store.close_run_request(request.id, &told, state.clock.now()).await;
     }
     let asked = asked(repo, request);
-    let run = asked.failed_run(None, error.code(), message);
+    let run = asked.failed_run(error.code(), message);
     create(state, asked, request.id, vec![run]).await
 }
 

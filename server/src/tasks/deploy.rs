@@ -30,6 +30,7 @@ use pipeyard_model::{
     Actor, AttemptId, Conclusion, DeploymentId, EnvironmentName, ServiceName, Who,
     deployment::{Event, Purpose, Reason, Release},
     environment::Verdict,
+    origin::may_deploy,
 };
 use pipeyard_store::{
     StoreResult,
@@ -139,6 +140,11 @@ async fn gather(state: &AppState) -> StoreResult<BTreeMap<Place, Vec<Stored>>> {
 
 async fn take_in(state: &AppState, ready: ReadyDeploy) -> StoreResult<()> {
     let now = state.clock.now();
+    if let Err((conclusion, reason)) = may_deploy(&ready.origin, ready.overtaken) {
+        tracing::info!(job.id = %ready.job, code = reason.code, "a deploy isn't taken in");
+        let reason = Some((reason.code, reason.message));
+        return state.store.deploy_finished(ready.job, conclusion, reason, now).await;
+    }
     match admit(state, &ready).await? {
         Err(reason) => {
             tracing::info!(job.id = %ready.job, code = reason.code, "a deploy can't be started");

@@ -41,7 +41,7 @@ async fn the_latest_run_is_that_of_the_push_that_was_just_accepted() {
 }
 
 #[tokio::test]
-async fn a_commit_that_a_forced_push_took_away_still_runs() {
+async fn a_commit_that_a_forced_push_took_away_waits_for_a_person() {
     let (world, git) = (World::new().await, Repository::with_pipeline());
     let repo = world.add(&git.bare()).await;
     let start = git.head();
@@ -52,7 +52,13 @@ async fn a_commit_that_a_forced_push_took_away_still_runs() {
     world.pushed(&repo, "refs/heads/main", &lost, &kept).await;
     world.compile().await;
     assert_eq!(world.commits().await, [lost, kept]);
-    assert_eq!(world.runs().await[0].jobs.len(), 1);
+    let runs = world.runs().await;
+    // No branch has it any more, so nobody can tell who wrote it.
+    assert!(runs[0].run.held && runs[0].run.fork && !runs[1].run.fork);
+    let reason = runs[0].run.reason.as_ref().unwrap();
+    assert!(reason.message.contains("its branch doesn't have this commit"), "{reason:?}");
+    let path = format!("/api/runs/{}/approve", runs[0].run.id);
+    assert_eq!(world.call("POST", &path, json!(null)).await.json()["held"], false);
 }
 
 #[tokio::test]
@@ -213,4 +219,121 @@ async fn the_mirror_of_a_removed_repository_goes_and_the_others_stay() {
     world.call("DELETE", "/api/repos/shop", json!(null)).await;
     pipeyard_server::tasks::refs::maintain(&world.state).await.unwrap();
     assert!(!mirrors[0].exists() && mirrors[1].join("HEAD").is_file());
+}
+
+/// What a pushed run may do, as its deploys see it: (stranger's, overtaken).
+async fn standing(world: &World) -> Vec<(bool, bool)> {
+    let ready = world.state.store.ready_deploys(100).await.unwrap();
+    ready.into_iter().map(|deploy| (deploy.origin.is_fork(), deploy.overtaken)).collect()
+}
+
+/// A pipeline whose deploy needs nothing but a job that is over.
+const DEPLOYS: &str = "jobs:\n  package:\n    image: busybox\n    run: make\n    artifacts: a.tgz\ndeploys:\n  ship:\n    release: a.tgz\n    to: production/web\n    needs: package\n";
+
+/// Lets every job that is ready succeed, so that deploys become ready.
+async fn finish_jobs(world: &World) {
+    use pipeyard_api::runner::FinishRequest;
+    use pipeyard_model::{Actor, AttemptId, Clock as _, RequestId, RunnerId, runner::Grant};
+    use pipeyard_store::runners::NewEnrolment;
+    let (store, now) = (&world.state.store, world.clock.now());
+    let id = RunnerId::new();
+    let token = *b"0123456789abcdef0123456789abcdef";
+    let end = now + Duration::from_secs(60);
+    let enrolment = NewEnrolment { hash: token, expires_at: end, grant: Grant::everything() };
+    store.add_enrolment(enrolment, Actor::pipeyard(), now).await.unwrap();
+    let runner = pipeyard_store::runners::NewRunner {
+        id,
+        name: "one".into(),
+        labels: vec![],
+        version: "1".into(),
+        key_hash: *b"0123456789abcdef0123456789abcdeX",
+    };
+    store.register_runner(token, runner, None, now).await.unwrap();
+    for job in store.claim_jobs(id, RequestId::new(), 50, now).await.unwrap() {
+        let finish = FinishRequest {
+            conclusion: Conclusion::Success,
+            reason: None,
+            log_bytes: 0,
+            finished_at: now,
+        };
+        let attempt = AttemptId { job: job.job, epoch: job.epoch };
+        store.finish_attempt(id, attempt, finish, now).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_old_push_that_is_told_of_again_deploys_nothing_and_quick_ones_do() {
+    let (world, git) = (World::new().await, Repository::empty());
+    let repo = world.add(&git.bare()).await;
+    let first = git.push(".pipeyard.yml", DEPLOYS);
+    let second = git.push("a", "1");
+    let third = git.push("a", "2");
+    // Three at once, before anybody looked: each was the tip when it was taken in.
+    world.pushed(&repo, "refs/heads/main", ZERO, &first).await;
+    world.pushed(&repo, "refs/heads/main", &first, &second).await;
+    world.pushed(&repo, "refs/heads/main", &second, &third).await;
+    world.compile().await;
+    // An hour later the second is told of again, in a message of its own.
+    world.clock.advance(Duration::from_secs(3600));
+    assert_eq!(world.pushed(&repo, "refs/heads/main", &first, &second).await["duplicate"], false);
+    world.compile().await;
+    assert_eq!(world.commits().await, [&first, &second, &third, &second].map(String::clone));
+    finish_jobs(&world).await;
+    assert_eq!(
+        standing(&world).await,
+        [(false, false), (false, false), (false, false), (false, true)]
+    );
+    // The comparison doesn't take the branch's standing where it was for a push.
+    assert_eq!(world.compare().await, 0);
+    pipeyard_server::tasks::deploy::run_once(&world.state).await.unwrap();
+    let old = &world.runs().await[3];
+    let ship = old.jobs.iter().find(|job| job.name.as_str() == "ship").unwrap();
+    assert_eq!(ship.conclusion, Some(Conclusion::Skipped));
+    assert_eq!(ship.reason.as_ref().unwrap().code, "push_overtaken");
+    // A person who asks for it again is not held up by what was pushed since.
+    let rerun = format!("/api/runs/{}/rerun", old.run.id);
+    let answer = world.call("POST", &rerun, json!({ "failed": true })).await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+    assert_eq!(standing(&world).await, [(false, false)]);
+}
+
+#[tokio::test]
+async fn a_push_that_names_a_commit_of_elsewhere_is_a_strangers() {
+    let (world, git) = (World::new().await, Repository::empty());
+    let repo = world.add(&git.bare()).await;
+    let start = git.push(".pipeyard.yml", DEPLOYS);
+    world.pushed(&repo, "refs/heads/main", ZERO, &start).await;
+    git.git(&["checkout", "--quiet", "-b", "feature"]);
+    let feature = git.push("a", "1");
+    git.git(&["checkout", "--quiet", "--detach"]);
+    let pull = git.commit("a", "2");
+    git.git(&["push", "--quiet", "origin", "HEAD:refs/pull/1/head"]);
+    for sha in [&feature, &pull] {
+        world.pushed(&repo, "refs/heads/main", &start, sha).await;
+    }
+    world.compile().await;
+    let runs = world.runs().await;
+    let strangers: Vec<_> = runs.iter().map(|run| (run.run.fork, run.run.held)).collect();
+    assert_eq!(strangers, [(false, false), (true, true), (true, true)]);
+    assert_eq!(world.compare().await, 1, "the feature's own push, and none of main");
+}
+
+#[tokio::test]
+async fn a_delivery_is_known_by_its_body_under_another_id() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    let repo = world.add_as(json!({ "url": git.bare(), "forge": "github" })).await;
+    let (start, sha) = (git.head(), git.push("a", "1"));
+    let body = json!({
+        "ref": "refs/heads/main", "before": start, "after": sha, "repository": { "id": 7 },
+    })
+    .to_string();
+    let tell = async |id: &str| world.github(&repo, "push", id, &body).await.json();
+    assert_eq!(tell("d-1").await["duplicate"], false);
+    world.compile().await;
+    world.clock.advance(Duration::from_secs(30 * 24 * 3600));
+    assert_eq!(tell("d-2").await["duplicate"], true);
+    // Nor under the name of another event, which nobody signs either.
+    let answer = world.github(&repo, "star", "d-3", &body).await.json();
+    assert_eq!(answer["duplicate"], true);
+    assert_eq!((world.compile().await, world.runs().await.len()), (0, 1));
 }

@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use crate::{repository::Repository, world::World};
+use crate::{
+    repository::{PIPELINE, Repository},
+    world::World,
+};
 
 #[tokio::test]
 async fn a_person_starts_a_run_of_a_branch_or_a_commit() {
@@ -23,6 +26,35 @@ async fn a_person_starts_a_run_of_a_branch_or_a_commit() {
         );
     }
     assert_eq!(world.runs().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_commit_runs_as_the_branch_that_has_it_or_as_a_strangers() {
+    let (world, git) = (World::new().await, Repository::with_pipeline());
+    world.add(&git.bare()).await;
+    git.git(&["checkout", "--quiet", "-b", "feature"]);
+    let feature = git.push("a", "1");
+    git.git(&["checkout", "--quiet", "--detach", "main"]);
+    let pull = git.commit(".pipeyard.yml", PIPELINE.replace("test:", "steal:"));
+    git.git(&["push", "--quiet", "origin", "HEAD:refs/pull/1/head"]);
+    let start = async |reference: &str| {
+        let body = json!({ "repo": "shop", "reference": reference });
+        let answer = world.call("POST", "/api/runs", body).await;
+        assert_eq!(answer.status.as_u16(), 201, "{}", answer.text());
+        answer.json()
+    };
+    let run = start(&feature).await;
+    assert_eq!((run["branch"].clone(), run["fork"].clone()), (json!("feature"), json!(false)));
+    let run = start(&pull).await;
+    assert_eq!((run["fork"].clone(), run["held"].clone()), (json!(true), json!(true)));
+    let why = run["reason"]["message"].as_str().unwrap();
+    assert!(why.contains("no branch of the repository has this commit"), "{why}");
+    let jobs = &world.runs().await[1].jobs;
+    assert_eq!(jobs[0].name.as_str(), "test", "the default branch's pipeline counts");
+    // Once it is merged it is main's.
+    git.git(&["push", "--quiet", "origin", "HEAD:main"]);
+    let run = start(&pull).await;
+    assert_eq!((run["branch"].clone(), run["fork"].clone()), (json!("main"), json!(false)));
 }
 
 #[tokio::test]
@@ -61,6 +93,8 @@ async fn a_repository_is_added_once_with_a_secret_that_is_shown_once() {
         ("--upload-pack=x", (400, "remote_invalid")),
         ("shop.git", (400, "remote_invalid")),
         ("/nonexistent/x.git", (422, "remote_unreachable")),
+        ("https://169.254.169.254/latest/meta-data", (422, "remote_refused")),
+        ("git@169.254.169.254:x", (422, "remote_refused")),
     ] {
         let answer = world.call("POST", "/api/repos", json!({ "url": url })).await;
         assert_eq!(answer.refusal(), (refusal.0, refusal.1.to_owned()), "{url}");
@@ -91,4 +125,9 @@ async fn credentials_in_an_address_are_kept_sealed_and_out_of_sight() {
     let answer = world.call("POST", "/api/repos", json!({ "url": url })).await;
     assert_eq!(answer.refusal(), (422, "remote_unreachable".into()));
     assert!(!answer.text().contains("correct-horse"), "{}", answer.text());
+    // Nor git's and curl's words, which tell what is behind the server.
+    assert!(answer.text().contains("nothing answers there"), "{}", answer.text());
+    for word in ["port 9", "Failed to connect", "fatal", "after"] {
+        assert!(!answer.text().contains(word), "{}", answer.text());
+    }
 }

@@ -56,12 +56,17 @@ impl Answer {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::at(Timestamp::from_seconds(1_772_366_400));
         let path = folder.path().join("pipeyard.sqlite");
         let store = SqliteStore::open(&path, Arc::new(clock.clone())).await.unwrap();
         let installation = store.installation();
-        let config = ServerConfig { data_dir: folder.path().to_owned(), ..Default::default() };
+        let mut config = ServerConfig { data_dir: folder.path().to_owned(), ..Default::default() };
+        change(&mut config);
         let state =
             AppState::open(Arc::new(store), Arc::new(clock.clone()), config, installation).unwrap();
         let router = http::router(state.clone());

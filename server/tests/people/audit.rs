@@ -22,7 +22,9 @@ async fn actions(server: &Server) -> Vec<String> {
 async fn a_change_tells_its_credential_and_a_refusal_leaves_a_row() {
     let server = Server::start().await;
     let me = server.get("/api/tokens").await.json()[0]["id"].clone();
-    let set = server.call("PUT", "/api/secrets/TOKEN", json!({ "value": "hunter22" })).await;
+    let set = server
+        .call("PUT", "/api/secrets/TOKEN?all_repos=true", json!({ "value": "hunter22" }))
+        .await;
     assert!(set.status.is_success() || set.code() == "repo_needed", "{:?}", set.status);
     server.call("POST", "/api/users", json!({ "name": "ann" })).await;
     let row = newest(&server).await;

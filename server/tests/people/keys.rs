@@ -19,6 +19,7 @@ async fn installation(folder: &Path) -> PathBuf {
     let sealed = state.seal.seal("secret:*:TOKEN", b"hunter22");
     let name = "TOKEN".parse().unwrap();
     let secret = pipeyard_store::secrets::SealedSecret { name, repo: None, sealed };
+    let secret = pipeyard_store::secrets::NewSecret { secret, branches: None, events: None };
     let by = pipeyard_model::Actor::pipeyard();
     state.store.set_secret(secret, by, state.clock.now()).await.unwrap();
     folder.join("server/key")

@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use axum::http::StatusCode;
-use pipeyard_model::{Actor, RepoId, SecretName};
-use pipeyard_server::http::secrets::{SecretsError, secrets_for};
-use pipeyard_store::repos::Forge;
+use pipeyard_model::{
+    Actor, RepoId, SecretName,
+    origin::{Event, Origin, Stranger},
+};
+use pipeyard_server::http::secrets::secrets_for;
+use pipeyard_store::{repos::Forge, secrets::AskingAttempt};
 use serde_json::json;
 
 use crate::support::Server;
@@ -30,6 +33,16 @@ pub(crate) fn assert_not_on_disk(folder: &Path, needle: &[u8]) {
     assert!(files >= 2, "the data folder has {files} files");
 }
 
+/// An attempt on this branch; on none, of a stranger's run.
+fn attempt(repo: RepoId, branch: Option<&str>) -> AskingAttempt {
+    let stranger = Origin::Fork(Stranger::PullRequest);
+    AskingAttempt {
+        repo,
+        event: Event::Push,
+        origin: branch.map_or(stranger, |branch| Origin::Branch(branch.to_owned())),
+    }
+}
+
 fn names(names: &[&str]) -> Vec<SecretName> {
     names.iter().map(|name| SecretName::new(*name).unwrap()).collect()
 }
@@ -40,7 +53,7 @@ async fn a_secret_goes_in_and_comes_out_for_a_job_only() {
     let shop = server.add_repo("shop", Forge::Git, "/srv/shop.git").await;
     let value = "correct horse battery";
     let set = server.call("PUT", "/api/secrets/TOKEN?repo=shop", json!({ "value": value })).await;
-    assert_eq!(set.status, StatusCode::NO_CONTENT);
+    assert_eq!((set.status, set.json()), (StatusCode::OK, json!({ "scope": "every branch" })));
     let list = server.get("/api/secrets").await;
     assert_eq!(list.json()[0]["repo"], "shop");
     assert_eq!(list.json()[0]["used_at"], json!(null));
@@ -49,9 +62,14 @@ async fn a_secret_goes_in_and_comes_out_for_a_job_only() {
         assert!(!text.contains(value), "{path}");
     }
     assert_not_on_disk(server.folder.path(), value.as_bytes());
-    let given = secrets_for(&server.state, shop, &names(&["TOKEN"]), false, Actor::pipeyard())
-        .await
-        .unwrap();
+    let given = secrets_for(
+        &server.state,
+        attempt(shop, Some("topic")),
+        &names(&["TOKEN"]),
+        Actor::pipeyard(),
+    )
+    .await
+    .unwrap();
     assert_eq!(given.values().collect::<Vec<_>>(), [value]);
     assert!(server.get("/api/secrets").await.json()[0]["used_at"].is_string());
     let gone = server.call("DELETE", "/api/secrets/TOKEN?repo=shop", json!(null)).await;
@@ -64,22 +82,85 @@ async fn a_secret_goes_in_and_comes_out_for_a_job_only() {
 async fn a_job_gets_all_of_its_secrets_or_none() {
     let server = Server::start().await;
     let shop = server.add_repo("shop", Forge::Git, "/srv/shop.git").await;
-    server.call("PUT", "/api/secrets/GENERAL", json!({ "value": "general value" })).await;
+    let general = json!({ "value": "general value" });
+    server.call("PUT", "/api/secrets/GENERAL?all_repos=true", general).await;
     let wanted = names(&["GENERAL", "OWN"]);
-    let missing =
-        secrets_for(&server.state, shop, &wanted, false, Actor::pipeyard()).await.unwrap_err();
-    assert_eq!(missing.code(), "secret_missing");
-    assert!(missing.to_string().contains("pipectl secrets set OWN"), "{missing}");
+    let ask = async |repo, branch| {
+        secrets_for(&server.state, attempt(repo, branch), &wanted, Actor::pipeyard())
+            .await
+            .map_err(|why| (why.code().to_owned(), why.to_string()))
+    };
+    let (code, text) = ask(shop, Some("main")).await.unwrap_err();
+    assert_eq!(code, "secret_missing");
+    assert!(text.contains("pipectl secrets set OWN --repo"), "{text}");
     server.call("PUT", "/api/secrets/OWN?repo=shop", json!({ "value": "own value" })).await;
-    let given = secrets_for(&server.state, shop, &wanted, false, Actor::pipeyard()).await.unwrap();
+    let given = ask(shop, Some("main")).await.unwrap();
     assert_eq!(given.values().collect::<Vec<_>>(), ["general value", "own value"]);
     // Another repository's secrets are not for this one, and a fork gets none at all.
-    let other = secrets_for(&server.state, RepoId::new(), &wanted, false, Actor::pipeyard()).await;
-    assert!(matches!(other, Err(SecretsError::Missing(names)) if names.len() == 1));
-    let fork = secrets_for(&server.state, shop, &wanted, true, Actor::pipeyard()).await;
-    assert!(matches!(fork, Err(SecretsError::Fork(_))));
+    assert_eq!(ask(RepoId::new(), Some("main")).await.unwrap_err().0, "secret_missing");
+    assert_eq!(ask(shop, None).await.unwrap_err().0, "secret_refused_to_fork");
     assert!(
-        secrets_for(&server.state, shop, &[], true, Actor::pipeyard()).await.unwrap().is_empty()
+        secrets_for(&server.state, attempt(shop, None), &[], Actor::pipeyard())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn whose_a_secret_is_and_what_it_is_limited_to_is_said_openly_or_refused() {
+    let server = Server::start().await;
+    let shop = server.add_repo("shop", Forge::Git, "/srv/shop.git").await;
+    let put = async |query: &str, limits: serde_json::Value| {
+        let mut body = json!({ "value": "long enough" });
+        body.as_object_mut().unwrap().extend(limits.as_object().unwrap().clone());
+        server.call("PUT", &format!("/api/secrets/KEY{query}"), body).await
+    };
+    for (query, limits, code) in [
+        ("", json!({}), "secret_scope_missing"),
+        ("?all_repos=false", json!({}), "secret_scope_missing"),
+        ("?repo=shop&all_repos=true", json!({}), "secret_scope_missing"),
+        ("?repo=shop", json!({ "environments": ["production"] }), "secret_limit_unsupported"),
+        ("?repo=shop", json!({ "branches": ["!main"] }), "secret_limit_invalid"),
+        ("?repo=shop", json!({ "branches": ["refs/heads/main"] }), "secret_limit_invalid"),
+        (
+            "?repo=shop",
+            json!({ "branches": ["main"], "default_branch_only": true }),
+            "secret_limit_invalid",
+        ),
+    ] {
+        let answer = put(query, limits).await;
+        assert_eq!((answer.status, answer.code().as_str()), (StatusCode::BAD_REQUEST, code));
+    }
+    // What nobody knows is not dropped silently.
+    assert!(put("?repo=shop", json!({ "branch": "main" })).await.status.is_client_error());
+    assert!(put("?repo=shop", json!({ "events": ["schedule"] })).await.status.is_client_error());
+    assert_eq!(server.get("/api/secrets").await.json(), json!([]));
+
+    let scope = |answer: crate::support::Answer| answer.json()["scope"].clone();
+    let limited = json!({ "branches": ["main", "release/*"], "events": ["push"] });
+    assert_eq!(scope(put("?repo=shop", limited).await), "main, release/*; push");
+    // A new value alone widens nothing.
+    assert_eq!(scope(put("?repo=shop", json!({})).await), "main, release/*; push");
+    let wanted = names(&["KEY"]);
+    let topic =
+        secrets_for(&server.state, attempt(shop, Some("topic")), &wanted, Actor::pipeyard()).await;
+    let why = topic.unwrap_err();
+    assert_eq!(why.code(), "secret_not_for_branch");
+    assert!(why.to_string().contains("release/*") && why.to_string().contains("topic"), "{why}");
+    // What lint asks, before anything runs.
+    let ask = json!({ "branch": "topic", "event": "push", "names": ["KEY", "NONE"] });
+    let refused = server.call("POST", "/api/secrets/check?repo=shop", ask).await.json();
+    let codes: Vec<_> = refused.as_array().unwrap().iter().map(|r| r["code"].clone()).collect();
+    assert_eq!(codes, ["secret_not_for_branch", "secret_missing"]);
+    let ask = json!({ "event": "push", "names": ["KEY"] });
+    assert_eq!(server.call("POST", "/api/secrets/check?repo=shop", ask).await.json(), json!([]));
+    let wide = json!({ "branches": ["**"], "events": ["push", "pull_request", "manual"] });
+    assert_eq!(scope(put("?repo=shop", wide).await), "every branch");
+    assert!(
+        secrets_for(&server.state, attempt(shop, Some("topic")), &wanted, Actor::pipeyard())
+            .await
+            .is_ok()
     );
 }
 
@@ -92,7 +173,7 @@ async fn a_value_that_can_not_be_kept_safe_is_refused() {
         ("NUL", "12345678\0".to_owned(), "secret_with_nul"),
         ("bad-name", "long enough".to_owned(), "bad_request"),
     ] {
-        let path = format!("/api/secrets/{name}");
+        let path = format!("/api/secrets/{name}?all_repos=true");
         let answer = server.call("PUT", &path, json!({ "value": value })).await;
         assert_eq!((answer.status, answer.code().as_str()), (StatusCode::BAD_REQUEST, code));
     }

@@ -213,8 +213,10 @@ impl Server {
             author: "Ada Lovelace".to_owned(),
             forge_user: None,
             started_by: None,
+            origin: pipeyard_model::origin::Origin::Branch("main".to_owned()),
+            overtaken: false,
             received_at: NOW,
-            content: RunContent::Plan { plan, diagnostics: Vec::new(), held: false },
+            content: RunContent::Plan { plan, diagnostics: Vec::new() },
         };
         let runs = self.state.store.create_runs(vec![run], Actor::pipeyard(), NOW).await.unwrap();
         assert_eq!(runs.len(), 1);

@@ -156,8 +156,8 @@ export const api = {
   runnerToken: () => post<RegistrationToken>('/api/runners/tokens'),
   removeRunner: (id: string) => call<void>('DELETE', `/api/runners/${part(id)}`),
   secrets: (signal?: AbortSignal) => get<Secret[]>('/api/secrets', {}, signal),
-  setSecret: (name: string, repo: string | null, value: string) =>
-    call<void>('PUT', address(`/api/secrets/${part(name)}`, { repo }), { value }),
+  setSecret: (name: string, repo: string | null, body: { value: string; branches?: string[]; default_branch_only?: boolean }) =>
+    call<{ scope: string }>('PUT', address(`/api/secrets/${part(name)}`, repo === null ? { all_repos: 'true' } : { repo }), body),
   removeSecret: (name: string, repo: string | null) =>
-    call<void>('DELETE', address(`/api/secrets/${part(name)}`, { repo })),
+    call<void>('DELETE', address(`/api/secrets/${part(name)}`, repo === null ? { all_repos: 'true' } : { repo })),
 };

@@ -218,6 +218,11 @@ export interface RegistrationToken {
 export interface Secret {
   name: string;
   repo: string | null;
+  branches: string[];
+  default_branch_only: boolean;
+  events: string[];
+  scope: string;
+  limited_by_upgrade: boolean;
   updated_at: Time;
   used_at: Time | null;
 }

@@ -2,7 +2,7 @@
 
 use pipeyard_api::{damage, homes, test_report};
 use pipeyard_executor::reasons;
-use pipeyard_model::{environment::reasons as rules, policy_codes};
+use pipeyard_model::{codes, environment::reasons as rules, policy_codes};
 use pipeyard_pipelines::{Code, explain};
 use serde_json::json;
 
@@ -47,6 +47,7 @@ fn page(code: &str) -> Option<String> {
     let text = reasons::explain(&code)
         .or_else(|| rules::explain(&code))
         .or_else(|| policy_codes::explain(&code))
+        .or_else(|| codes::explain(&code))
         .or_else(|| test_report::explain(&code))
         .or_else(|| homes::explain(&code))
         .or_else(|| damage::explain(&code))?;
@@ -81,6 +82,7 @@ fn all() -> Vec<serde_json::Value> {
         .iter()
         .chain(rules::ALL)
         .chain(policy_codes::ALL)
+        .chain(codes::ALL)
         .chain(test_report::CODES)
         .chain(homes::CODES)
         .chain(damage::CODES);

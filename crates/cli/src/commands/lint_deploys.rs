@@ -1,11 +1,16 @@
-//! What would come of the deploys of a pipeline file, told by the server to somebody who is signed in.
+//! What would come of the deploys of a pipeline file, and which of its secrets a job wouldn't get, told by
+//! the server to somebody who is signed in.
 
 use std::time::Duration;
 
-use pipeyard_api::{client::Client, views::RepoView};
+use pipeyard_api::{
+    client::{Client, escape},
+    views::{CheckSecrets, RefusedSecret, RepoView},
+};
 use pipeyard_model::{
-    EnvironmentName, RepoName, ServiceName,
+    EnvironmentName, RepoName, SecretName, ServiceName,
     environment::RunEvent,
+    origin::Event,
     plan::{Node, NodeKind},
 };
 use pipeyard_pipelines::{Source, compile};
@@ -16,6 +21,9 @@ use crate::{context::Context, exit::Failure, profile::Profiles, term};
 
 /// `lint` waits no longer for a server.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Secrets that are asked about.
+const MOST_SECRETS: usize = 200;
 
 /// Whom to ask, and about which ref.
 pub(super) struct Asked {
@@ -76,7 +84,7 @@ impl Asked {
     pub(super) async fn about(&self, path: &str, bytes: &[u8]) -> Vec<Told> {
         let Ok(source) = Source::from_bytes(path, bytes) else { return vec![] };
         let Some(plan) = compile(&source, &lint::pushed()).plan else { return vec![] };
-        let mut told = Vec::new();
+        let mut told = self.secrets(path, &source.text, &plan.nodes).await;
         for Node { name, kind, .. } in &plan.nodes {
             let NodeKind::Deploy(spec) = kind else { continue };
             let (environment, service) = (&spec.environment, &spec.service);
@@ -108,6 +116,46 @@ impl Asked {
             });
         }
         told
+    }
+}
+
+impl Asked {
+    /// The secrets of all jobs that a push to this branch wouldn't get.
+    async fn secrets(&self, path: &str, text: &str, nodes: &[Node]) -> Vec<Told> {
+        let mut names: Vec<SecretName> = Vec::new();
+        for Node { kind, .. } in nodes {
+            if let NodeKind::Job(job) = kind {
+                names.extend(job.secrets.iter().cloned());
+            }
+        }
+        names.sort();
+        names.dedup();
+        names.truncate(MOST_SECRETS);
+        if names.is_empty() {
+            return vec![];
+        }
+        let ask = CheckSecrets { branch: self.branch.clone(), event: Event::Push, names };
+        let at = format!("/api/secrets/check?repo={}", escape(self.repo.as_str()));
+        let answer = tokio::time::timeout(PATIENCE, self.client.post(&at, &ask)).await;
+        let refused: Vec<RefusedSecret> = match answer {
+            Ok(Ok(refused)) => refused,
+            Ok(Err(_)) | Err(_) => {
+                term::say("the server didn't say which secrets jobs would get");
+                return vec![];
+            }
+        };
+        let line = |name: &SecretName| {
+            let named = |line: &str| line.contains(name.as_str());
+            text.lines().position(named).map_or(1, |n| n + 1)
+        };
+        let told = |refused: RefusedSecret| Told {
+            accepted: false,
+            line: line(&refused.name),
+            words: refused.message,
+            code: refused.code,
+            path: path.to_owned(),
+        };
+        refused.into_iter().map(told).collect()
     }
 }
 

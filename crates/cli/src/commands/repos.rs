@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pipeyard_api::{
     client::escape,
-    views::{AddRepo, AddedRepo, RepoView, SetSecret},
+    views::{AddRepo, AddedRepo, RepoView, SetForgeToken},
 };
 use pipeyard_model::RepoName;
 
@@ -132,7 +132,7 @@ impl Repos {
                     client.delete(&path).await?;
                 } else {
                     let value = secrets::value(stdin, "the forge's token")?;
-                    let _: serde_json::Value = client.put(&path, &SetSecret { value }).await?;
+                    let _: serde_json::Value = client.put(&path, &SetForgeToken { value }).await?;
                     term::say(&format!("commit statuses of {name} are written from now on"));
                 }
             }

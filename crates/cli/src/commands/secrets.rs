@@ -5,9 +5,9 @@ use std::io::Read as _;
 
 use pipeyard_api::{
     client::escape,
-    views::{SecretView, SetSecret},
+    views::{SecretLimits, SecretView, SetSecret},
 };
-use pipeyard_model::{RepoName, SecretName};
+use pipeyard_model::{BranchGlob, RepoName, SecretName, origin::Event};
 
 use super::age;
 use crate::{
@@ -22,13 +22,26 @@ use crate::{
 pub enum Secrets {
     /// List names; values are never shown.
     List,
-    /// Set a value, from standard input or a prompt.
+    /// Set a value, from standard input or a prompt. Limits that aren't named stay as they were; pull
+    /// requests from forks never get a secret.
     Set {
         /// Its name, also the variable in the step.
         name: SecretName,
-        /// Only for this repository.
+        #[command(flatten)]
+        whose: Whose,
+        /// Only for commits of branches that match; `*` stops at a slash, `**` is every branch. May be
+        /// repeated.
+        #[arg(long, value_name = "GLOB", conflicts_with = "default_branch")]
+        branch: Vec<BranchGlob>,
+        /// Only for commits of the default branch of whichever repository asks.
         #[arg(long)]
-        repo: Option<RepoName>,
+        default_branch: bool,
+        /// Only for runs that were started so: push, pull_request or manual. May be repeated.
+        #[arg(long, value_name = "EVENT")]
+        event: Vec<Event>,
+        /// Refused: no job can name an environment yet.
+        #[arg(long, value_name = "NAME")]
+        environment: Vec<String>,
         /// Read the value from standard input; a final line break is dropped.
         #[arg(long)]
         stdin: bool,
@@ -37,15 +50,32 @@ pub enum Secrets {
     Rm {
         /// Its name.
         name: SecretName,
-        /// The repository's own.
-        #[arg(long)]
-        repo: Option<RepoName>,
+        #[command(flatten)]
+        whose: Whose,
     },
 }
 
-fn path(name: &SecretName, repo: Option<&RepoName>) -> String {
-    let repo = repo.map(|r| format!("?repo={}", escape(r.as_str()))).unwrap_or_default();
-    format!("/api/secrets/{name}{repo}")
+/// Whose a secret is.
+#[derive(Debug, clap::Args)]
+pub struct Whose {
+    /// The repository whose it is.
+    #[arg(long, conflicts_with = "all_repos")]
+    repo: Option<RepoName>,
+    /// It is for all repositories, also for those that are added later.
+    #[arg(long)]
+    all_repos: bool,
+}
+
+impl Whose {
+    /// The path of a secret with this name.
+    fn path(&self, name: &SecretName) -> Result<String, Failure> {
+        match &self.repo {
+            Some(repo) => Ok(format!("/api/secrets/{name}?repo={}", escape(repo.as_str()))),
+            None if self.all_repos => Ok(format!("/api/secrets/{name}?all_repos=true")),
+            None => Err(Failure::usage(format!("say whose the secret {name} is"))
+                .hint("--repo REPO, or --all-repos for every repository")),
+        }
+    }
 }
 
 impl Secrets {
@@ -59,18 +89,33 @@ impl Secrets {
                     &[
                         Column("NAME", |r| cell(&r["name"])),
                         Column("REPO", |r| r["repo"].as_str().unwrap_or("(all)").to_owned()),
+                        Column("FOR", |r| cell(&r["scope"])),
                         Column("UPDATED", |r| age(&r["updated_at"])),
                         Column("USED", |r| age(&r["used_at"])),
                     ],
                 )?;
             }
-            Self::Set { name, repo, stdin } => {
-                let value = value(stdin, name.as_str())?;
-                let _: serde_json::Value =
-                    client.put(&path(&name, repo.as_ref()), &SetSecret { value }).await?;
-                term::say(&format!("{name} is set"));
+            Self::Set { name, whose, branch, default_branch, event, environment, stdin } => {
+                if !environment.is_empty() {
+                    return Err(Failure::usage(
+                        "a secret can't be limited to an environment: no job can name one yet",
+                    )
+                    .hint("limit it to the branches that are deployed from: --branch main"));
+                }
+                let path = whose.path(&name)?;
+                let branches = branch.into_iter().map(String::from).collect::<Vec<_>>();
+                let set = SetSecret {
+                    value: value(stdin, name.as_str())?,
+                    branches: Some(branches).filter(|branches| !branches.is_empty()),
+                    default_branch_only: default_branch.then_some(true),
+                    events: Some(event).filter(|events| !events.is_empty()),
+                    environments: None,
+                };
+                let limits: SecretLimits = client.put(&path, &set).await?;
+                let of = whose.repo.map_or("all repositories".to_owned(), |repo| repo.to_string());
+                term::say(&format!("{name} is set for {of}: {}", limits.scope));
             }
-            Self::Rm { name, repo } => client.delete(&path(&name, repo.as_ref())).await?,
+            Self::Rm { name, whose } => client.delete(&whose.path(&name)?).await?,
         }
         Ok(Exit::Ok)
     }

@@ -23,6 +23,7 @@ fn push(
         delivery: id.into(),
         event: "push".into(),
         body: b"{}".to_vec(),
+        body_hash: None,
         received_at: clock.now(),
         disposition: Disposition::Requests(vec![NewRunRequest {
             event: Event::Push,

@@ -7,6 +7,7 @@ use pipeyard_model::{
     Actor, Clock as _, EnvironmentName, HookId, ManualClock, NodeName, ReleaseId, RepoId, RepoName,
     RequestId, RunId, RunnerId, ServiceName, UserId,
     deployment::{Purpose, Release},
+    origin::Origin,
     plan::{
         DeploySpec, JobSpec, Node, NodeKind, Otherwise, Plan, ReleaseSource, StepSpec, Strategy,
     },
@@ -216,11 +217,12 @@ pub fn plan(repo: RepoId, nodes: Vec<Node>, clock: &ManualClock) -> NewRun {
         author: "Ada".into(),
         forge_user: None,
         started_by: None,
+        origin: Origin::Branch("main".into()),
+        overtaken: false,
         received_at: clock.now(),
         content: RunContent::Plan {
             plan: Plan { pipeline: "pipeyard".into(), nodes },
             diagnostics: vec![],
-            held: false,
         },
     }
 }

@@ -18,6 +18,7 @@ pub mod places;
 pub mod rollouts;
 pub mod runners;
 pub mod runs;
+pub mod secrets;
 pub mod sums;
 pub mod tests;
 pub mod told;

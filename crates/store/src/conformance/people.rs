@@ -1,9 +1,9 @@
-//! Accounts, secrets and the audit log.
+//! Accounts and the audit log.
 
 use std::time::Duration;
 
 use pipeyard_model::{
-    Actor, Clock as _, ManualClock, RepoId, Role, SecretName, Timestamp, TokenId, UserId, UserName,
+    Actor, Clock as _, ManualClock, Role, SecretName, Timestamp, TokenId, UserId, UserName,
     runner::Grant,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     Store, StoreError,
     accounts::{CredentialKind, Identity, NewCredential, User},
     runners::NewEnrolment,
-    secrets::SealedSecret,
+    secrets::{NewSecret, SealedSecret},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -201,49 +201,13 @@ pub async fn the_use_of_a_token_is_noted<S: Store>(store: &S, clock: &ManualCloc
     }
 }
 
-/// A repository's own secret goes before the general one; missing ones are missing.
-pub async fn a_job_takes_its_repositorys_secrets<S: Store>(store: &S, clock: &ManualClock) {
-    let now = clock.now();
-    let admin = store.ensure_admin(now).await.expect("an administrator");
-    let (shop, other) = (RepoId::new(), RepoId::new());
-    let name = |text: &str| SecretName::new(text).expect("a name");
-    let set = async |repo, text: &str, value: &[u8]| {
-        let secret = SealedSecret { name: name(text), repo, sealed: value.to_vec() };
-        store.set_secret(secret, Actor::user(admin.id), now).await.expect("set");
-    };
-    set(None, "A", b"general").await;
-    set(Some(shop), "A", b"old").await;
-    set(Some(shop), "A", b"own").await;
-    set(None, "B", b"both").await;
-    set(Some(other), "C", b"foreign").await;
-    let names = [name("A"), name("B"), name("C")];
-    let values = async |repo| {
-        let taken = store.take_secrets(repo, &names, Actor::pipeyard(), now).await.expect("taken");
-        taken
-            .into_iter()
-            .map(|secret| (secret.name.to_string(), secret.repo, secret.sealed))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        values(shop).await,
-        [("A".to_owned(), Some(shop), b"own".to_vec()), ("B".to_owned(), None, b"both".to_vec())]
-    );
-    assert_eq!(values(RepoId::new()).await[0].2, b"general");
-    let general: Vec<_> = store.secrets().await.expect("a list");
-    let b = general.iter().find(|view| view.name == name("B")).expect("B is listed");
-    assert_eq!(b.used_at, Some(now));
-    store.remove_secret(Some(shop), &name("A"), Actor::user(admin.id), now).await.expect("removed");
-    assert_eq!(values(shop).await[0].2, b"general");
-    let again = store.remove_secret(Some(shop), &name("A"), Actor::user(admin.id), now).await;
-    assert!(matches!(again, Err(StoreError::NotFound { .. })), "{again:?}");
-}
-
 /// Privileged changes are in the audit log, newest first, and refused ones aren't.
 pub async fn a_change_is_in_the_audit_log<S: Store>(store: &S, clock: &ManualClock) {
     let now = clock.now();
     let admin = store.ensure_admin(now).await.expect("an administrator");
     let name = SecretName::new("TOKEN").expect("a name");
     let secret = SealedSecret { name: name.clone(), repo: None, sealed: vec![1] };
+    let secret = NewSecret { secret, branches: None, events: None };
     store.set_secret(secret, Actor::user(admin.id), now).await.expect("set");
     store.remove_secret(None, &name, Actor::user(admin.id), now).await.expect("removed");
     store.remove_secret(None, &name, Actor::user(admin.id), now).await.expect_err("gone");
@@ -310,6 +274,7 @@ pub async fn the_audit_log_says_who_from_where_and_is_chained<S: Store>(
     let name = SecretName::new("TOKEN").expect("a name");
     for value in 1..4 {
         let secret = SealedSecret { name: name.clone(), repo: None, sealed: vec![value] };
+        let secret = NewSecret { secret, branches: None, events: None };
         store.set_secret(secret, by, now).await.expect("set");
     }
     let rows = store.audit(None, 3).await.expect("a list");

@@ -3,6 +3,8 @@
 use pipeyard_api::views::DiagnosticView;
 use pipeyard_model::{
     Actor, Clock as _, Conclusion, ManualClock, RequestId, RunId, Status, UserId,
+    admission::{HELD_OF_REPO, OF_PUSH},
+    origin::{Origin, Stranger},
 };
 
 use super::{
@@ -41,9 +43,7 @@ pub async fn a_held_run_waits_for_approval<S: Store>(store: &S, clock: &ManualCl
     let made = setup(store, clock).await;
     let by = Actor::user(UserId::new());
     let mut held = plan(made.repo, vec![job("test", |_| {})], clock);
-    if let RunContent::Plan { held, .. } = &mut held.content {
-        *held = true;
-    }
+    held.origin = Origin::Fork(Stranger::PullRequest);
     let id = store.create_runs(vec![held], Actor::pipeyard(), clock.now()).await.unwrap()[0];
     assert!(
         store.claim_jobs(made.runner, RequestId::new(), 1, clock.now()).await.unwrap().is_empty()
@@ -53,7 +53,7 @@ pub async fn a_held_run_waits_for_approval<S: Store>(store: &S, clock: &ManualCl
     assert_eq!(view.jobs[0].reason.as_ref().unwrap().code, "held");
     store.approve_run(id, by, clock.now()).await.unwrap();
     is_conflict(store.approve_run(id, by, clock.now()).await, "run_not_held");
-    assert!(claim(store, clock, made.runner).await.fork);
+    assert!(claim(store, clock, made.runner).await.origin.is_fork());
 }
 
 /// A run that was cancelled before anybody approved it can't be started by a rerun.
@@ -61,9 +61,7 @@ pub async fn a_rerun_is_no_way_around_an_approval<S: Store>(store: &S, clock: &M
     let made = setup(store, clock).await;
     let by = Actor::user(UserId::new());
     let mut held = plan(made.repo, vec![job("test", |_| {})], clock);
-    if let RunContent::Plan { held, .. } = &mut held.content {
-        *held = true;
-    }
+    held.origin = Origin::Fork(Stranger::PullRequest);
     let id = store.create_runs(vec![held], Actor::pipeyard(), clock.now()).await.unwrap()[0];
     store.cancel_run(id, by, clock.now()).await.unwrap();
     is_conflict(store.rerun(id, false, by, clock.now()).await, "run_held");
@@ -187,4 +185,66 @@ pub async fn a_removed_repository_leaves_its_runs<S: Store>(store: &S, clock: &M
         ..repo
     };
     store.add_repo(again, Actor::user(UserId::new())).await.unwrap();
+}
+
+/// A large run is made in pieces. Nobody sees half of it, whoever looks meanwhile, and all of it is there
+/// in the end.
+pub async fn a_large_run_appears_whole<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    let nodes = (0..1_200)
+        .map(|n| {
+            let node = job(&format!("j{n}"), |_| {});
+            if n == 0 { node } else { super::need(node, &[&format!("j{}", n - 1)]) }
+        })
+        .collect();
+    let large =
+        store.create_runs(vec![plan(made.repo, nodes, clock)], Actor::pipeyard(), clock.now());
+    let look = async {
+        let mut seen = Vec::new();
+        for _ in 0..50 {
+            let listed = store.runs(RunFilter { limit: 10, ..RunFilter::default() }).await.unwrap();
+            let claimed = store.claim_jobs(made.runner, RequestId::new(), 1, clock.now()).await;
+            if !listed.is_empty() {
+                seen.push(store.run(listed[0].id).await.unwrap().unwrap().jobs.len());
+            }
+            if !claimed.unwrap().is_empty() {
+                break;
+            }
+        }
+        seen
+    };
+    let (id, seen) = tokio::join!(large, look);
+    let id = id.unwrap()[0];
+    assert!(seen.iter().all(|jobs| *jobs == 1_200), "{seen:?}");
+    let detail = store.run(id).await.unwrap().unwrap();
+    assert_eq!(detail.jobs.len(), 1_200);
+    let last = detail.jobs.iter().find(|job| job.name.as_str() == "j1199").unwrap();
+    assert_eq!(last.needs.len(), 1);
+    assert_eq!(store.latest_run().await.unwrap(), Some(id));
+}
+
+/// More than one push may ask for gives one run that says so, and so does a repository whose queue is
+/// full. A stranger's jobs fill nobody else's.
+pub async fn a_push_and_a_repository_have_an_end<S: Store>(store: &S, clock: &ManualClock) {
+    let made = setup(store, clock).await;
+    let of = |jobs: usize| {
+        let nodes = (0..jobs).map(|n| job(&format!("j{n}"), |_| {})).collect();
+        plan(made.repo, nodes, clock)
+    };
+    let code = async |runs: Vec<crate::runs::NewRun>| {
+        let ids = store.create_runs(runs, Actor::pipeyard(), clock.now()).await.unwrap();
+        assert_eq!(ids.len(), 1);
+        let run = store.run(ids[0]).await.unwrap().unwrap().run;
+        run.reason.map(|reason| reason.code)
+    };
+    let halves = || vec![of(OF_PUSH / 2), of(OF_PUSH / 2 + 1)];
+    assert_eq!(code(halves()).await.as_deref(), Some("push_too_large"));
+    let held = || {
+        let mut run = of(usize::try_from(HELD_OF_REPO).unwrap());
+        run.origin = Origin::Fork(Stranger::PullRequest);
+        vec![run]
+    };
+    assert_eq!(code(held()).await.as_deref(), Some("held"));
+    assert_eq!(code(held()).await.as_deref(), Some("repository_queue_full"));
+    assert_eq!(code(vec![of(1)]).await, None, "its own pushes go on");
 }

@@ -9,14 +9,14 @@ use std::collections::{HashSet, VecDeque};
 
 use pipeyard_api::views::Event;
 use pipeyard_git::{GitError, Sha};
-use pipeyard_model::RepoId;
+use pipeyard_model::{RepoId, origin::Claim};
 use pipeyard_store::{
     StoreResult,
     intake::{PutOff, RunRequest},
     repos::Repo,
 };
 
-use super::{asked, clear_problem, conclude, delay, last_try, prepare, set_problem};
+use super::{asked, clear_problem, conclude, delay, last_try, prepare, set_problem, unsee};
 use crate::{
     AppState,
     mirror::{self, MirrorError},
@@ -83,11 +83,20 @@ async fn close_all(state: &AppState, id: RepoId) -> StoreResult<usize> {
     Ok(all.len())
 }
 
-/// What a request needs: the commit, and the one that its pipeline is read from.
+/// What has to be in the mirror before a request is handled: its commit, but for a fork's pull request,
+/// whose commit isn't fetched before a person approves.
 fn commits(repo: &Repo, request: &RunRequest) -> Vec<Sha> {
-    let asked = asked(repo, request);
-    let named = [asked.pipeline_commit(), asked.request.after.as_str()];
-    named.iter().filter_map(|sha| sha.parse().ok()).collect()
+    match asked(repo, request).claim() {
+        Claim::Fork => Vec::new(),
+        Claim::Branch(_) | Claim::Commit | Claim::OwnPullRequest(_) => {
+            request.request.after.parse().into_iter().collect()
+        }
+    }
+}
+
+/// Whether a request is judged by where its branch is now.
+fn needs_tip(request: &RunRequest) -> bool {
+    request.request.event == Event::Push
 }
 
 struct Round<'r> {
@@ -107,7 +116,8 @@ impl Round<'_> {
             Err(error) => return self.away(fresh, &error).await,
         };
         let mut away = None;
-        if present.len() < fresh.len() {
+        let wanted = present.len() < fresh.len() || fresh.iter().any(needs_tip);
+        if wanted {
             let fetched = mirror::fetch(self.state, self.repo).await;
             match fetched {
                 Ok(_) => match self.present(&fresh).await {
@@ -127,8 +137,8 @@ impl Round<'_> {
         let mut in_order = 0;
         let mut missing = Vec::new();
         for request in fresh {
-            if present.contains(&request.id) {
-                self.handle(&request).await?;
+            if present.contains(&request.id) && !(away.is_some() && needs_tip(&request)) {
+                self.handle(&request, wanted && away.is_none()).await?;
             } else if away.is_none()
                 && request.tries == 0
                 && in_order < ASKS_IN_ORDER
@@ -164,12 +174,13 @@ impl Round<'_> {
         Ok(requests.iter().filter(whole).map(|request| request.id).collect())
     }
 
-    async fn handle(&mut self, request: &RunRequest) -> StoreResult<()> {
+    async fn handle(&mut self, request: &RunRequest, fresh: bool) -> StoreResult<()> {
         self.handled += 1;
         let asked = asked(self.repo, request);
-        match prepare(self.state, asked).await {
-            Ok(planned) => {
+        match prepare(self.state, asked, fresh).await {
+            Ok((proof, planned)) => {
                 clear_problem(self.state, self.repo).await?;
+                unsee(self.state, asked, &proof).await?;
                 conclude(self.state, asked, request.id, planned).await
             }
             Err(error) => self.put_off(vec![request.clone()], &error).await,
@@ -190,7 +201,8 @@ impl Round<'_> {
                 Err(error) => return self.away(vec![request], &error).await,
             }
         }
-        self.handle(&request).await?;
+        // It was missing after a fetch.
+        self.handle(&request, true).await?;
         Ok(true)
     }
 

@@ -149,10 +149,11 @@ impl Harness {
             forge_user: (event == Event::Push).then(|| "octocat".to_owned()),
             started_by: None,
             received_at: self.now(),
+            origin: pipeyard_model::origin::Origin::Branch("main".into()),
+            overtaken: false,
             content: RunContent::Plan {
                 plan: Plan { pipeline: "pipeyard".into(), nodes },
                 diagnostics: vec![],
-                held: false,
             },
         };
         self.state.store.create_runs(vec![run], Actor::pipeyard(), self.now()).await.unwrap()[0]
