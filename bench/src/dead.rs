@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use pipeyard_tests::{Site, TestRepo, installation::free_address, until};
 
 use crate::figure::{Figure, Figures, median};
@@ -39,7 +40,10 @@ pub(crate) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let deployment = site.deployment(&commit, &["succeeded", "failed"], LONG).await;
     anyhow::ensure!(deployment["state"] == "succeeded", "not deployed: {deployment:#}");
     let url = format!("http://127.0.0.1:{port}/index.html");
-    let filter = format!("label=pipeyard.deployment={}", provider_id(&deployment)?);
+    let detail = site.json(&["deploy", "status", &deployment["id"].to_string()]);
+    let detail = detail.context("no status of the deployment")?;
+    let id = detail["provider_id"].as_str().context("it has no id of its provider")?;
+    let filter = format!("label=pipeyard.deployment={id}");
     let list = Command::new("docker").args(["ps", "-q", "--filter", &filter]).output()?;
     let ids = String::from_utf8(list.stdout)?;
     let ids: Vec<&str> = ids.lines().collect();
@@ -67,11 +71,6 @@ pub(crate) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let figure = Figure::new("dead_service_back_s", median(&mut back), "s");
     figures.add(figure.floor(Some(median(&mut floor))));
     Ok(())
-}
-
-fn provider_id(deployment: &serde_json::Value) -> anyhow::Result<&str> {
-    use anyhow::Context as _;
-    deployment["provider_id"].as_str().context("the deployment has no id of its provider")
 }
 
 fn docker(verb: &str, ids: &[&str]) -> anyhow::Result<()> {

@@ -79,6 +79,7 @@ struct Found {
     /// Something runs that may answer the next time.
     runs: bool,
     wrong: Vec<String>,
+    mends: Vec<Wanted>,
     /// Deployments change what serves on purpose; then nothing is called an outage.
     planned: bool,
 }
@@ -149,11 +150,14 @@ pub(super) async fn look(fleet: &Arc<Fleet>, tasks: &mut JoinSet<()>) {
             let place = Place { fleet: &fleet, application: &application, group: &group };
             let looked = place.look(&mut memory, &definition, &containers, &routes).await;
             match looked {
-                Ok(latest) => {
+                Ok((latest, mends)) => {
                     let mut known = watched.latest.lock().unwrap_or_else(PoisonError::into_inner);
                     let since = known.as_ref().filter(|known| known.state == latest.state);
                     let since = since.map_or(latest.since, |known| known.since);
                     *known = Some(Latest { since, ..latest });
+                    drop(known);
+                    // Told before: an image may have to be fetched first.
+                    place.mend_all(&mut memory, mends).await;
                 }
                 Err(error) => tracing::warn!(service = name, %error, "its health isn't known"),
             }
@@ -178,7 +182,8 @@ impl Place<'_> {
         definition: &ServiceDefinition,
         containers: &Containers,
         routes: &Routes,
-    ) -> Result<Latest, EngineError> {
+    ) -> Result<(Latest, Vec<Wanted>), EngineError> {
+        let now = self.fleet.clock.now();
         let mut found = match &definition.platform {
             ServicePlatform::Container(_) => self.containers(memory, containers).await?,
             ServicePlatform::Hosts(hosts) => self.hosts(hosts).await?,
@@ -187,7 +192,6 @@ impl Place<'_> {
             self.way_in(&mut found, routes).await;
         }
         let reason = (!found.wrong.is_empty()).then(|| found.wrong.join("; "));
-        let now = self.fleet.clock.now();
         let out = self.judge(memory, &found, reason.as_deref(), now).await?;
         let state = match (found.wanted, found.healthy) {
             (0, _) => ServingState::Nothing,
@@ -195,14 +199,15 @@ impl Place<'_> {
             (wanted, healthy) if healthy >= wanted && reason.is_none() => ServingState::Serving,
             _ => ServingState::Impaired,
         };
-        Ok(Latest {
+        let latest = Latest {
             state,
             since: now,
             healthy: found.healthy,
             wanted: found.wanted,
             reason,
             at: now,
-        })
+        };
+        Ok((latest, found.mends))
     }
 
     /// Writes down when an outage begins and ends; says whether there is one.
@@ -288,21 +293,19 @@ impl Place<'_> {
             let own: Vec<&Replica> =
                 all.iter().filter(|replica| replica.deployment == set.deployment.id).collect();
             let seen = self.see(container, &own).await;
-            let mut mended = false;
             for (index, seen) in (0u32..).zip(&seen) {
                 let key = (set.deployment.id.clone(), index);
                 let mut care = memory.cares.remove(&key).unwrap_or_default();
                 let slow = Duration::from_secs(u64::from(container.healthy_within));
                 if let Some(mend) = care.look(seen, slow, Instant::now()) {
                     let replica = own.iter().find(|replica| replica.index == index);
-                    let done = self.mend(&set.deployment, replica.copied(), mend).await;
-                    mended = true;
-                    let problem = done.err().map(|error| error.to_string());
-                    tracing::warn!(
-                        service = %self.name(), container = index, problem, ?mend,
-                        "{}", seen.says().unwrap_or_default()
-                    );
-                    care.tried(seen, problem, Instant::now());
+                    found.mends.push(Wanted {
+                        deployment: set.deployment.clone(),
+                        index,
+                        replica: replica.map(|replica| (*replica).clone()),
+                        seen: seen.clone(),
+                        mend,
+                    });
                 }
                 if set.in_traffic {
                     found.wanted += 1;
@@ -316,16 +319,30 @@ impl Place<'_> {
                 }
                 cares.insert(key, care);
             }
-            if mended {
-                let told =
-                    self.fleet.routes.sync(self.fleet, self.application, self.group, "mended");
-                if let Err(error) = told.await {
-                    tracing::warn!(service = %self.name(), %error, "the proxy is told again soon");
-                }
-            }
         }
         memory.cares = cares;
         Ok(found)
+    }
+
+    /// Does what was decided, and tells the proxy where it is now.
+    async fn mend_all(&self, memory: &mut Memory, mends: Vec<Wanted>) {
+        if mends.is_empty() {
+            return;
+        }
+        for Wanted { deployment, index, replica, seen, mend } in mends {
+            let done = self.mend(&deployment, replica.as_ref(), mend).await;
+            let problem = done.err().map(|error| error.to_string());
+            tracing::warn!(
+                service = %self.name(), container = index, problem, ?mend,
+                "{}", seen.says().unwrap_or_default()
+            );
+            let care = memory.cares.entry((deployment.id, index)).or_default();
+            care.tried(&seen, problem, Instant::now());
+        }
+        let told = self.fleet.routes.sync(self.fleet, self.application, self.group, "mended");
+        if let Err(error) = told.await {
+            tracing::warn!(service = %self.name(), %error, "the proxy is told again soon");
+        }
     }
 
     /// The sets that should run now, and whether users are sent to them.
@@ -457,6 +474,16 @@ impl Place<'_> {
         }
         Ok(found)
     }
+}
+
+/// A container that should be brought back.
+#[derive(Debug)]
+struct Wanted {
+    deployment: Deployment,
+    index: u32,
+    replica: Option<Replica>,
+    seen: Seen,
+    mend: Mend,
 }
 
 /// A set that should run.
