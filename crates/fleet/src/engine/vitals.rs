@@ -53,6 +53,16 @@ struct Watched {
     latest: Mutex<Option<Latest>>,
 }
 
+impl Watched {
+    /// Remembers what was seen; a state that lasts keeps its beginning.
+    fn tell(&self, latest: Latest) {
+        let mut known = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = known.as_ref().filter(|known| known.state == latest.state);
+        let since = since.map_or(latest.since, |known| known.since);
+        *known = Some(Latest { since, ..latest });
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Latest {
     state: ServingState,
@@ -151,11 +161,7 @@ pub(super) async fn look(fleet: &Arc<Fleet>, tasks: &mut JoinSet<()>) {
             let looked = place.look(&mut memory, &definition, &containers, &routes).await;
             match looked {
                 Ok((latest, mends)) => {
-                    let mut known = watched.latest.lock().unwrap_or_else(PoisonError::into_inner);
-                    let since = known.as_ref().filter(|known| known.state == latest.state);
-                    let since = since.map_or(latest.since, |known| known.since);
-                    *known = Some(Latest { since, ..latest });
-                    drop(known);
+                    watched.tell(latest);
                     // Told before: an image may have to be fetched first.
                     place.mend_all(&mut memory, mends).await;
                 }
