@@ -159,7 +159,10 @@ impl Backup {
         writeln!(told, "manifest {digest}")?;
         match (&manifest.key, &self.key_to) {
             (Some(Key::Included), _) => {
-                writeln!(told, "The key that opens the secrets is in it: keep it like a password.")?
+                writeln!(
+                    told,
+                    "The key that opens the secrets is in it: keep it like a password."
+                )?;
             }
             (Some(Key::Apart { .. }), Some(path)) => writeln!(
                 told,

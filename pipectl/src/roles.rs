@@ -30,11 +30,11 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// Takes a role's folder.
 pub(crate) fn claim(folder: &Path, role: Role) -> anyhow::Result<Hold> {
-    pipeyard_home::claim(folder, role).map_err(coded)
+    pipeyard_home::claim(folder, role).map_err(|error| coded(&error))
 }
 
 /// With the code behind which there is a page.
-pub(crate) fn coded(error: HomeError) -> anyhow::Error {
+pub(crate) fn coded(error: &HomeError) -> anyhow::Error {
     let code = error.code();
     anyhow::anyhow!("{error} (pipectl explain {code})")
 }
@@ -196,7 +196,7 @@ impl LoginCode {
             "{} holds no server's data: name the folder with --data",
             config.data_dir.display()
         );
-        pipeyard_home::check(&config.data_dir).map_err(coded)?;
+        pipeyard_home::check(&config.data_dir).map_err(|error| coded(&error))?;
         let state = boot::boot(config).await?;
         let code = login::mint_one_time_login(&state).await?;
         writeln!(std::io::stdout().lock(), "{code}").context("failed to print the code")

@@ -213,7 +213,7 @@ impl Up {
     /// When the folder is a copy, in use, or can't be written.
     pub(crate) fn claim(&self) -> anyhow::Result<Hold> {
         for folder in pipeyard_home::parts(&self.data) {
-            pipeyard_home::check(&folder).map_err(coded)?;
+            pipeyard_home::check(&folder).map_err(|error| coded(&error))?;
         }
         claim(&self.data, Role::Up)
     }

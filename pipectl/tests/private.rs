@@ -87,9 +87,12 @@ fn every_role_closes_its_data_and_what_it_is_given() {
             shown("runner-token")
         )),
     ];
-    for (folder, file) in
-        [("server", "key"), ("fleet", "credentials.json"), ("proxy", "token"), ("runner", "lock")]
-    {
+    for (folder, file) in [
+        ("server", "key"),
+        ("fleet", "credentials.json"),
+        ("proxy", "token"),
+        ("runner", "runner.running"),
+    ] {
         let file = at(folder).join(file);
         until(&format!("{}", file.display()), || file.exists());
         until(&format!("{folder} is closed"), || mode(&at(folder)) == Some(0o700));

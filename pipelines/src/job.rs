@@ -300,7 +300,8 @@ impl<'a> Checker<'_, 'a> {
             words.into_iter().filter_map(|word| self.text(word, "a word")).collect();
         words
             .into_iter()
-            .filter_map(|word| self.word_is_free(word).then(|| word.0.to_owned()))
+            .filter(|&word| self.word_is_free(word))
+            .map(|word| word.0.to_owned())
             .collect()
     }
 

@@ -98,7 +98,7 @@ pub(crate) async fn confirmed(shared: &Shared, attempt: AttemptId) {
         match beat(shared, &[attempt], 0, SLACK).await {
             Ok(_) => return,
             Err(error) => {
-                tracing::warn!(%error, attempt = %attempt, "the lease isn't confirmed yet")
+                tracing::warn!(%error, attempt = %attempt, "the lease isn't confirmed yet");
             }
         }
         shared.live.end_lapsed(Instant::now());

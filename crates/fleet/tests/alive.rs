@@ -12,7 +12,7 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(40);
 
 fn docker(args: &[&str]) {
-    let run = Command::new("docker").args(args).output().unwrap();
+    let run = Command::new("docker").args(args).output().expect("run docker");
     assert!(run.status.success(), "{args:?}: {}", String::from_utf8_lossy(&run.stderr));
 }
 
@@ -25,7 +25,8 @@ async fn health(world: &World, name: &str) -> Option<ServiceHealth> {
 /// What users see: the only ledger that counts.
 async fn served(shop: &Shop, version: &str) -> Option<()> {
     let url = format!("http://127.0.0.1:{}/", shop.port);
-    let asked = pipeyard_fleet::http_client().unwrap().get(url).timeout(Duration::from_secs(2));
+    let asked =
+        pipeyard_fleet::http_client().expect("a client").get(url).timeout(Duration::from_secs(2));
     let answer = asked.send().await.ok()?;
     let good = answer.status() == 200;
     (answer.text().await.ok()? == version && good).then_some(())
@@ -75,7 +76,7 @@ async fn a_set_that_was_taken_away_serves_again_by_itself_and_the_outage_is_told
             // The program ends by itself, and Docker was told to leave it so.
             for id in &ids {
                 let args = ["inspect", "--format", "{{.State.Pid}}", id];
-                let run = Command::new("docker").args(args).output().unwrap();
+                let run = Command::new("docker").args(args).output().expect("run docker");
                 let pid: i32 = String::from_utf8_lossy(&run.stdout).trim().parse().unwrap();
                 let pid = rustix::process::Pid::from_raw(pid).unwrap();
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -116,7 +117,7 @@ async fn a_set_that_was_taken_away_serves_again_by_itself_and_the_outage_is_told
     let ids = containers();
     let port = |id: &String| -> u16 {
         let args = ["inspect", "--format", "{{index .Config.Labels \"pipeyard.port\"}}", id];
-        let run = Command::new("docker").args(args).output().unwrap();
+        let run = Command::new("docker").args(args).output().expect("run docker");
         String::from_utf8_lossy(&run.stdout).trim().parse().unwrap()
     };
     let ports: Vec<u16> = ids.iter().map(port).collect();

@@ -84,7 +84,7 @@ impl FromRequestParts<AppState> for Auth {
         if let Some(auth) = parts.extensions.get::<Self>() {
             return Ok(auth.clone());
         }
-        let peer = parts.extensions.get::<Guest>().map(|guest| guest.peer());
+        let peer = parts.extensions.get::<Guest>().map(Guest::peer);
         let from = address(peer, &parts.headers, state);
         authenticate(&parts.method, &parts.headers, from, state).await
     }
@@ -153,7 +153,7 @@ impl FromRequestParts<AppState> for RunnerAuth {
         match parts.extensions.get::<Self>() {
             Some(runner) => Ok(runner.clone()),
             None => {
-                let peer = parts.extensions.get::<Guest>().map(|guest| guest.peer());
+                let peer = parts.extensions.get::<Guest>().map(Guest::peer);
                 let from = address(peer, &parts.headers, state);
                 authenticate_runner(&parts.headers, from, state).await
             }
@@ -165,7 +165,7 @@ impl FromRequestParts<AppState> for RunnerAuth {
 pub async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let path = path.unwrap_or_default();
-    let peer = request.extensions().get::<Guest>().map(|guest| guest.peer());
+    let peer = request.extensions().get::<Guest>().map(Guest::peer);
     let from = address(peer, request.headers(), &state);
     let refused = match access::asked(request.method(), &path) {
         Some(Access::Open) => None,

@@ -92,7 +92,7 @@ pub fn parse(event: &str, body: &[u8]) -> Result<Parsed, BadPayload> {
     let disposition = match (event, any.action.as_deref()) {
         ("push", _) => push(&read(body)?, sender)?,
         ("pull_request", Some("opened" | "synchronize" | "reopened")) => {
-            pull(read(body)?, repository, sender)?
+            pull(read(body)?, repository, sender.as_deref())?
         }
         ("pull_request", action) => {
             let action: String = action.unwrap_or("without action").chars().take(40).collect();
@@ -136,7 +136,7 @@ fn push(push: &Push, sender: Option<String>) -> Result<Disposition, BadPayload> 
 fn pull(
     pull: Pull,
     repository: Option<i64>,
-    sender: Option<String>,
+    sender: Option<&str>,
 ) -> Result<Disposition, BadPayload> {
     let Pull { number, pull_request: PullBody { head, base, user } } = pull;
     if repository != Some(base.repo.id) {
@@ -164,7 +164,7 @@ fn pull(
             head_branch: head.r#ref,
             author: user.map(|user| user.login.chars().take(100).collect()).unwrap_or_default(),
         }),
-        forge_user: sender.as_deref().and_then(login),
+        forge_user: sender.and_then(login),
     }]))
 }
 

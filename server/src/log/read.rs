@@ -75,7 +75,8 @@ impl LogReader {
     }
 
     pub(crate) fn sealed(file: File, layout: Layout, sums: Vec<u32>, digest: &str) -> Self {
-        let (layout, length) = (Arc::new(layout.clone()), layout.bytes);
+        let length = layout.bytes;
+        let layout = Arc::new(layout);
         Self {
             form: Arc::new(Form::Sealed(file, sums)),
             closed: Arc::clone(&layout),

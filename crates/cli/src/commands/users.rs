@@ -77,11 +77,11 @@ impl Users {
             }
             Self::Add { name, role, identities } => {
                 let body = NewUser { name, role: Some(role), identities };
-                login(context, client.post("/api/users", &body).await?)?;
+                login(context, &client.post("/api/users", &body).await?)?;
             }
             Self::Login { name } => {
                 let path = format!("{}/login", path(&name));
-                login(context, client.post(&path, &()).await?)?;
+                login(context, &client.post(&path, &()).await?)?;
             }
             Self::SetRole { name, role } => {
                 let body = ChangeUser { role: Some(role), identities: None };
@@ -98,10 +98,10 @@ impl Users {
     }
 }
 
-fn login(context: &Context, login: UserLogin) -> Result<(), crate::Failure> {
+fn login(context: &Context, login: &UserLogin) -> Result<(), crate::Failure> {
     term::say("give them the code or the link: it signs in once and isn't shown again");
     context.print(
-        &login,
+        login,
         &[
             Column("NAME", |r| cell(&r["user"]["name"])),
             Column("ROLE", |r| cell(&r["user"]["role"])),

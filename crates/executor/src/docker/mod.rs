@@ -207,9 +207,8 @@ pub async fn remove_rules(host: Option<&str>) -> Result<(), ExecutorError> {
     if Networks::any(&docker).await? {
         return Ok(());
     }
-    match tokio::task::spawn_blocking(egress::remove).await {
-        Ok(Err(error)) => tracing::debug!(%error, "no rules were removed"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(egress::remove).await {
+        tracing::debug!(%error, "no rules were removed");
     }
     Ok(())
 }

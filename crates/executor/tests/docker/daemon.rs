@@ -13,7 +13,7 @@ use pipeyard_model::Conclusion;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lease::{LEDGER, renew},
+    lease::{LEASE, LEDGER, renew},
     support::{BUSYBOX, Stage, spec},
 };
 
@@ -137,7 +137,7 @@ async fn docker_going_away_is_an_error_and_it_works_again_when_docker_is_back() 
 
     let mut is_away = false;
     let mut job = stage.job(spec(BUSYBOX, &[LEDGER]));
-    let (renewing, lease) = Renewing::begin(tokio::time::Instant::now());
+    let (renewing, lease) = Renewing::begin(tokio::time::Instant::now() + LEASE);
     job.lease = lease;
     let silent = CancellationToken::new();
     tokio::spawn(renew(renewing, silent.clone()));

@@ -23,10 +23,13 @@ fn last_written(ledger: &Path) -> SystemTime {
     std::fs::metadata(ledger).unwrap().modified().unwrap()
 }
 
-/// A lease of two seconds that is renewed until `stop`; answers its end then.
+/// Several times the two seconds after which the shim is told anew.
+pub(crate) const LEASE: Duration = Duration::from_secs(6);
+
+/// A lease that is renewed until `stop`; answers its end then.
 pub(crate) async fn renew(renewing: Renewing, stop: CancellationToken) -> Instant {
     loop {
-        renewing.until(tokio::time::Instant::now() + Duration::from_secs(2));
+        renewing.until(tokio::time::Instant::now() + LEASE);
         tokio::select! {
             () = stop.cancelled() => return renewing.end().into_std(),
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
@@ -40,7 +43,7 @@ async fn a_job_is_dead_before_a_lease_that_nobody_renews_is_over() {
     let Some(stage) = Stage::set(test).await else { return };
     let ledger = stage.workspace().join("ledger");
     let mut job = stage.job(spec(BUSYBOX, &[LEDGER]));
-    let (renewing, lease) = Renewing::begin(tokio::time::Instant::now());
+    let (renewing, lease) = Renewing::begin(tokio::time::Instant::now() + LEASE);
     job.lease = lease;
     let silent = CancellationToken::new();
     let renewed = tokio::spawn(renew(renewing, silent.clone()));
@@ -66,8 +69,8 @@ async fn a_job_is_dead_before_a_lease_that_nobody_renews_is_over() {
 #[tokio::test]
 async fn a_lease_that_is_renewed_ends_nothing() {
     let Some(stage) = Stage::set("a_lease_that_is_renewed_ends_nothing").await else { return };
-    let mut job = stage.job(spec(BUSYBOX, &["echo ready; sleep 4; echo done"]));
-    let (renewing, lease) = Renewing::begin(tokio::time::Instant::now());
+    let mut job = stage.job(spec(BUSYBOX, &["echo ready; sleep 8; echo done"]));
+    let (renewing, lease) = Renewing::begin(tokio::time::Instant::now() + LEASE);
     job.lease = lease;
     let over = CancellationToken::new();
     let renewed = tokio::spawn(renew(renewing, over.clone()));
