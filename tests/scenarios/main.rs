@@ -12,3 +12,4 @@ mod homes;
 mod pushes;
 mod slim_hook;
 mod tests_of_jobs;
+mod upgrade;

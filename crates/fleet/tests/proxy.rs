@@ -249,7 +249,8 @@ async fn a_public_address_needs_leave() {
         allow_public: false,
     };
     let refused = proxy::run(config, CancellationToken::new()).await.unwrap_err();
-    assert!(refused.to_string().contains("allow_public"), "{refused}");
+    let told = format!("{refused:#}");
+    assert!(told.contains("the proxy's admin API") && told.contains("0.0.0.0"), "{told}");
 }
 
 /// A program that takes any upgrade to `echo`, and then answers what it gets.
