@@ -5,7 +5,7 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use pipeyard_tests::{Installation, Options, docker, installation::pipectl, until};
+use pipeyard_tests::{Installation, Options, TestRepo, docker, installation::pipectl, until};
 
 /// Lines `$ command` of the document's `console` blocks, with the exit code that each should have.
 fn commands(text: &str) -> Vec<(String, i32)> {
@@ -25,7 +25,8 @@ fn commands(text: &str) -> Vec<(String, i32)> {
     found
 }
 
-async fn run_document(name: &str) {
+/// `ready` makes what a reader has before the first command.
+async fn run_document(name: &str, ready: impl FnOnce(&Installation, &Path)) {
     let pipeyard = Installation::start(Options::default()).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tree");
     let text = std::fs::read_to_string(root.join("docs").join(name)).expect("the document");
@@ -33,6 +34,7 @@ async fn run_document(name: &str) {
     assert!(!commands.is_empty(), "{name} has no commands");
     let folder = pipeyard.path("reader");
     std::fs::create_dir_all(&folder).expect("make a folder");
+    ready(&pipeyard, &folder);
     let mut script = String::from("set -u\n");
     for (command, code) in &commands {
         let command = command
@@ -70,6 +72,18 @@ async fn run_document(name: &str) {
     );
 }
 
+/// A reader of the how-tos has a repository `shop`, and two keys in files.
+fn has_shop(pipeyard: &Installation, folder: &Path) {
+    let shop = TestRepo::new(folder, "shop");
+    shop.write("README.md", "The shop.\n");
+    let _ = shop.commit("Open the shop");
+    let _ = shop.push("main");
+    pipeyard.add_repo(&shop.bare);
+    for key in ["deploy-key", "signing-key"] {
+        std::fs::write(folder.join(key), "a-long-enough-key").expect("write a key");
+    }
+}
+
 const SETTLE: &str = "sha=$(git rev-parse HEAD); for i in $(seq 100); do \
 pipectl runs list -o json --query \"[?commit=='$sha'].id\" | grep -q '[0-9]' && break; sleep 0.1; done\n";
 
@@ -80,15 +94,15 @@ fn shell_quote(text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tutorial_holds() {
     if docker("the_tutorial_holds") {
-        run_document("tutorial.md").await;
+        run_document("tutorial.md", |_, _| {}).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_how_tos_hold() {
     if docker("the_how_tos_hold") {
-        run_document("how-to/add-a-runner.md").await;
-        run_document("how-to/use-a-secret.md").await;
+        run_document("how-to/add-a-runner.md", has_shop).await;
+        run_document("how-to/use-a-secret.md", has_shop).await;
     }
 }
 
