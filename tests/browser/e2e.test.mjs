@@ -246,6 +246,7 @@ test('a secret is set and never shown; a repository that can’t be fetched says
   await open('/secrets');
   await page.getByRole('button', { name: 'Set a secret' }).click();
   await page.getByRole('dialog').getByLabel('Name').fill('API_KEY');
+  await page.getByRole('dialog').getByLabel('For').selectOption({ label: 'every repository' });
   await page.getByRole('dialog').getByLabel('Value').fill('a-long-secret-value');
   await page.getByRole('dialog').getByRole('button', { name: 'Set' }).click();
   await page.locator('tr', { hasText: 'API_KEY' }).waitFor();

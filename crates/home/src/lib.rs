@@ -31,6 +31,7 @@ pub const HOME: &str = "home.json";
 const MARKS: &[&str] = &[
     HOME,
     "agent.json",
+    "attempts",
     "bundles",
     "credentials.json",
     "fleet",
